@@ -1,0 +1,150 @@
+"""Nested values: what models take and return, seen as a sequence of tensors and put together again.
+
+A value may be a tensor, a tuple (named or not), a list, a mapping (a ``BatchEncoding`` or a ``ModelOutput``
+included), a dataclass, a ``PackedSequence``, or any nesting of them. Everything else (None, numbers, strings, caches)
+is carried along unchanged. A ``PackedSequence`` counts as one tensor: its sequences padded to (batch, time, features).
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+Structure: TypeAlias = Any
+"""A tensor or a nesting of containers with tensors in it."""
+
+
+def is_container(value: object) -> bool:
+    """Whether ``value`` is looked into for tensors (a ``PackedSequence`` is not: it counts as one tensor)."""
+    if isinstance(value, PackedSequence):
+        return False
+    return isinstance(value, (tuple, list, Mapping)) or (is_dataclass(value) and not isinstance(value, type))
+
+
+def items(value: Any) -> list[tuple[Any, Any]]:
+    """The (key, item) pairs of a container: positions of sequences, keys of mappings, names of fields."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (tuple, list)):
+        return list(enumerate(value))
+    return [(field.name, getattr(value, field.name)) for field in fields(value)]
+
+
+def _like(value: Any, parts: Sequence[Any]) -> Any:
+    """A container of the type of ``value`` that holds ``parts`` in place of its items."""
+    if isinstance(value, tuple):
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return list(parts)
+    keys = [key for key, _ in items(value)]
+    if type(value) is dict:
+        return dict(zip(keys, parts, strict=True))
+    if isinstance(value, Mapping) and is_dataclass(value):  # a ModelOutput
+        return type(value)(**dict(zip(keys, parts, strict=True)))
+    twin: Any = copy.copy(value)
+    for key, part in zip(keys, parts, strict=True):
+        if isinstance(value, Mapping):
+            twin[key] = part
+        else:
+            object.__setattr__(twin, key, part)
+    return twin
+
+
+def _walk(value: Any) -> Iterator[Tensor | PackedSequence]:
+    if isinstance(value, (Tensor, PackedSequence)):
+        yield value
+    elif is_container(value):
+        for _, item in items(value):
+            yield from _walk(item)
+
+
+def is_packed(value: Structure) -> list[bool]:
+    """For each tensor of ``value``, whether it stands for a ``PackedSequence``."""
+    return [isinstance(leaf, PackedSequence) for leaf in _walk(value)]
+
+
+def tensors(value: Structure) -> list[Tensor]:
+    """The tensors in ``value``, depth first; a ``PackedSequence`` as (batch, time, features), padded with zeros."""
+    return [padded(leaf)[0] if isinstance(leaf, PackedSequence) else leaf for leaf in _walk(value)]
+
+
+def valid_steps(value: Structure) -> list[Tensor | None]:
+    """For each tensor of ``value``, which of its (batch, time) steps are no padding; None where all are."""
+    masks: list[Tensor | None] = []
+    for leaf in _walk(value):
+        if isinstance(leaf, PackedSequence):
+            sequences, lengths = padded(leaf)
+            steps = torch.arange(sequences.shape[1], device=sequences.device)
+            masks.append(steps < lengths.to(sequences.device)[:, None])
+        else:
+            masks.append(None)
+    return masks
+
+
+def padded(sequence: PackedSequence) -> tuple[Tensor, Tensor]:
+    """The sequences of ``sequence`` as (batch, time, features), padded with zeros, and their lengths (batch,)."""
+    values, lengths = pad_packed_sequence(sequence, batch_first=True)
+    return values, lengths
+
+
+def rebuild(value: Structure, replacements: Sequence[Any], repeats: int = 1) -> Any:
+    """``value`` with its tensors, in the order of `tensors`, replaced.
+
+    ``repeats`` says how many times over the replacement of a ``PackedSequence`` holds the batch: its rows have the
+    lengths of the original ones, that many times.
+    """
+    supply = iter(replacements)
+
+    def put(leaf: Tensor | PackedSequence) -> Any:
+        replacement = next(supply)
+        if not isinstance(leaf, PackedSequence) or replacement is None:
+            return replacement
+        lengths = padded(leaf)[1].repeat(repeats)
+        # Rows that came sorted stay so: a model that then ignores the order of sorting still finds it.
+        in_order = leaf.sorted_indices is None and repeats == 1
+        return pack_padded_sequence(replacement, lengths, batch_first=True, enforce_sorted=in_order)
+
+    return _map(value, put, plain=False)
+
+
+def mirror(value: Structure, replacements: Sequence[Any]) -> Structure:
+    """What an explanation of ``value`` looks like: its containers as tuples, lists and dicts, its tensors replaced.
+
+    What is no tensor (None, a cache, a number) becomes None. A ``PackedSequence`` becomes its replacement,
+    (batch, time, features).
+    """
+    supply = iter(replacements)
+    return _map(value, lambda leaf: next(supply), plain=True)
+
+
+def _map(value: Any, function: Callable[[Any], Any], plain: bool) -> Any:
+    if isinstance(value, (Tensor, PackedSequence)):
+        return function(value)
+    if not is_container(value):
+        return None if plain else value
+    parts = [_map(item, function, plain) for _, item in items(value)]
+    if not plain or isinstance(value, (tuple, list)):
+        return _like(value, parts)
+    return {key: part for (key, _), part in zip(items(value), parts, strict=True)}
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """``value`` with ``function`` applied to each of its tensors (to the data of a ``PackedSequence``)."""
+
+    def apply(leaf: Tensor | PackedSequence) -> Any:
+        if not isinstance(leaf, PackedSequence):
+            return function(leaf)
+        data = function(leaf.data)
+        order = (index if index is None else index.to(data.device) for index in (leaf[2], leaf[3]))
+        return PackedSequence(data, leaf.batch_sizes, *order)
+
+    return _map(value, apply, plain=False)
+
+
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
+    """``value`` with ``function`` applied to each of its tensors and each ``PackedSequence``."""
+    return _map(value, function, plain=False)
