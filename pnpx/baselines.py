@@ -1,0 +1,126 @@
+"""What "absent" means: inputs that stand for nothing to be seen, as the start of a path or in place of a feature."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pnpx.extractors import Call
+from pnpx.structure import map_tensors, tensors
+from pnpx.suggest import nearest
+
+Baseline: TypeAlias = Any
+"""A number, a tensor, a name of `BASELINES`, a callable on the input, or a tuple or mapping of them, one an input."""
+
+
+def zeros(value: Tensor) -> Tensor:
+    """Zero everywhere: black in many images, token 0 among ids."""
+    return torch.zeros_like(value)
+
+
+def mean(value: Tensor) -> Tensor:
+    """Each sample's mean, by channel where ``value`` is (batch, channels, ...) with two axes or more after them."""
+    _require_floats(value, "mean")
+    axes = list(range(2, value.ndim)) if value.ndim > 3 else list(range(1, value.ndim))
+    return value.mean(axes, keepdim=True).expand_as(value)
+
+
+def blur(value: Tensor) -> Tensor:
+    """Images (batch, channels, height, width), blurred by a Gaussian whose standard deviation is a tenth of their size.
+
+    Beyond the border the image goes on as its edge. It keeps the mean colours of regions, and no detail (Fong and
+    Vedaldi, 2017, arXiv:1704.03296).
+    """
+    _require_floats(value, "blur")
+    if value.ndim != 4:
+        raise ValueError(
+            f"baseline='blur' is for images (batch, channels, height, width), but got {tuple(value.shape)}"
+        )
+    for axis in (2, 3):
+        sigma = max(value.shape[axis] / 10, 0.5)
+        radius = int(3 * sigma) + 1
+        offsets = torch.arange(-radius, radius + 1, device=value.device)
+        weights = torch.exp(-offsets.to(value.dtype).square() / (2 * sigma**2))
+        weights = weights / weights.sum()
+        places = (torch.arange(value.shape[axis], device=value.device)[:, None] + offsets).clamp(
+            0, value.shape[axis] - 1
+        )
+        kernel = torch.zeros(value.shape[axis], value.shape[axis], dtype=value.dtype, device=value.device)
+        kernel.scatter_add_(1, places, weights.expand(len(places), -1))
+        value = (value.transpose(axis, -1) @ kernel.T).transpose(axis, -1)
+    return value
+
+
+BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"zeros": zeros, "mean": mean, "blur": blur}
+"""The baselines that have a name."""
+
+
+def baseline_call(call: Call, baseline: Baseline) -> Call:
+    """``call`` with each explained input replaced by its baseline; what goes along stays.
+
+    Raises:
+        ValueError: the baseline does not fit the inputs.
+    """
+    if isinstance(call.forward, tuple) and isinstance(baseline, (tuple, list)):
+        if len(baseline) != len(call.forward):
+            raise ValueError(
+                f"there are {len(call.forward)} inputs, so as many baselines, but {len(baseline)} were given"
+            )
+        parts = list(baseline)
+    elif isinstance(call.forward, Mapping) and isinstance(baseline, Mapping):
+        if unknown := [key for key in baseline if key not in call.forward]:
+            raise ValueError(
+                f"there is no input {unknown[0]!r} for a baseline; {nearest(str(unknown[0]), call.forward)}"
+            )
+        parts = [baseline.get(key, 0.0) for key in call.forward]
+    else:
+        parts = [baseline] * len(call.values)
+    return call.with_values([_absent(value, part) for value, part in zip(call.values, parts, strict=True)])
+
+
+def _absent(value: Any, baseline: Baseline) -> Any:
+    if isinstance(baseline, str):
+        if baseline not in BASELINES:
+            raise ValueError(f"no baseline {baseline!r}; {nearest(baseline, BASELINES)}")
+        return map_tensors(BASELINES[baseline], value)
+    if callable(baseline):
+        found = baseline(value)
+        for leaf, original in zip(tensors(found), tensors(value), strict=True):
+            _require_shape(leaf, original)
+        return found
+    if isinstance(baseline, np.ndarray):
+        baseline = torch.from_numpy(baseline)
+    if not isinstance(baseline, Tensor):
+        try:
+            baseline = torch.as_tensor(float(baseline))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"a baseline is a number, a tensor, a name ({', '.join(BASELINES)}), a callable on the input, or one "
+                f"for each input, but got {baseline!r}"
+            ) from None
+    return map_tensors(lambda leaf: _expanded(baseline, leaf), value)
+
+
+def _expanded(baseline: Tensor, value: Tensor) -> Tensor:
+    try:
+        return baseline.to(value).expand_as(value)
+    except RuntimeError:
+        raise ValueError(
+            f"a baseline must have the shape of the input, {tuple(value.shape)}, or expand to it, but has "
+            f"{tuple(baseline.shape)}"
+        ) from None
+
+
+def _require_shape(baseline: Tensor, value: Tensor) -> None:
+    if baseline.shape != value.shape:
+        raise ValueError(
+            f"a baseline function must return the shape of its input, {tuple(value.shape)}, but returned "
+            f"{tuple(baseline.shape)}"
+        )
+
+
+def _require_floats(value: Tensor, name: str) -> None:
+    if not value.is_floating_point():
+        raise TypeError(f"baseline={name!r} needs floating-point inputs, but got {value.dtype}")
