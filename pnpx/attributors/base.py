@@ -1,0 +1,289 @@
+"""Taking gradients of a model's scores at one place: what the places have in common."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pnpx.attributors.passes import repeat
+from pnpx.extractors import Call
+from pnpx.scores import Aim
+from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
+
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
+
+Point = Sequence[Tensor]
+"""A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One tensor that is explained, as the model computes it for the batch itself.
+
+    ``axis`` is that of the batch; None where the tensor has none. ``valid`` marks, for sequences that were padded,
+    the (batch, time) steps that are no padding.
+    """
+
+    tensor: Tensor
+    axis: int | None = 0
+    valid: Tensor | None = None
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of one sample: without the axis of the batch."""
+        return tuple(size for index, size in enumerate(self.tensor.shape) if index != self.axis)
+
+    def by_sample(self, quantity: Tensor) -> Tensor:
+        """``quantity``, (batch,), shaped so that it multiplies each sample; without a batch axis, a single number."""
+        if self.axis is None:
+            return quantity.reshape(())
+        return quantity.reshape([-1 if index == self.axis else 1 for index in range(self.tensor.ndim)])
+
+    def for_all(self, sample: Tensor) -> Tensor:
+        """``sample``, of `sample_shape`, shaped so that it adds to every sample, in this tensor's precision."""
+        sample = sample.to(self.tensor)
+        return sample if self.axis is None else sample.unsqueeze(self.axis)
+
+
+def explainable(value: Structure, what: str, remedy: str) -> list[int]:
+    """Which of the tensors in ``value`` are floats.
+
+    Raises:
+        TypeError: none is.
+    """
+    leaves = tensors(value)
+    chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
+    if not chosen:
+        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or type(value).__name__
+        raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
+    return chosen
+
+
+class Attributor(ABC):
+    """Takes gradients of scores at one place of a model."""
+
+    @abstractmethod
+    def at(self, call: Call, *, graph: bool = False) -> "AbstractContextManager[Bound]":
+        """Bind to one call of the model.
+
+        With ``graph`` the pass that finds the clean values can be differentiated once, by `Bound.clean_gradients`.
+        """
+
+
+class Bound(ABC):
+    """The place in one call of a model, ready to take gradients there.
+
+    ``place`` is what was found there, and ``values`` its tensors that are explained.
+    """
+
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        self.model, self.call = model, call
+        self.batch_size = call.batch_size
+        self.place: Structure = None
+        self.values: list[Value] = []
+        self._chosen: list[int] = []
+        self._anchors: list[Tensor] = []
+        self._several_work: bool | None = None  # whether several copies can share a pass; None: not tried yet
+
+    # What the kinds of places differ in.
+
+    @property
+    @abstractmethod
+    def output(self) -> Any:
+        """What the model returns for the call itself; without gradients, unless bound with ``graph``."""
+
+    @abstractmethod
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+        """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each."""
+
+    @abstractmethod
+    def activations(self, call: Call) -> list[Tensor]:
+        """The explained tensors, as the model computes them for another call."""
+
+    # What they share.
+
+    def _found(self, place: Structure, chosen: list[int], anchors: list[Tensor], axes: Sequence[int | None]) -> None:
+        """Note what was found at the place: its structure, which tensors are explained, and their batch axes."""
+        leaves, valid = tensors(place), valid_steps(place)
+        self.place, self._chosen, self._anchors = place, chosen, anchors
+        self.values = [Value(leaves[index].detach(), axes[index], valid[index]) for index in chosen]
+        if any(value.axis is None for value in self.values):
+            self._several_work = False
+
+    def all_tensors(self, explained: Sequence[Tensor], copies: int, axes: Sequence[int | None]) -> list[Tensor]:
+        """Every tensor at the place: those explained as given, the others repeated."""
+        given = dict(zip(self._chosen, explained, strict=True))
+        return [
+            given[index] if index in given else repeat(leaf, copies, axis)
+            for index, (leaf, axis) in enumerate(zip(tensors(self.place), axes, strict=True))
+        ]
+
+    def mirrored(self, explained: Sequence[Tensor]) -> Structure:
+        """``explained`` in the structure of the place; None for what is not explained."""
+        given = dict(zip(self._chosen, explained, strict=True))
+        return mirror(self.place, [given.get(index) for index in range(len(is_packed(self.place)))])
+
+    def gradients(self, points: Sequence[Point], aim: Aim) -> list[list[Tensor]]:
+        """The gradients at ``points``: for each target, for each explained tensor, (points, *its shape).
+
+        All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
+        with the first chunk: its first rows must be those of a pass of one copy.
+        """
+        if len(points) == 1 or self._several_work:
+            return self._gradients(points, aim)
+        while self._several_work is None:
+            try:
+                return self._gradients(points, aim, check=True)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception:
+                # Whatever a model does not like about a batch of another size, it gets one copy at a time. An error
+                # that has another cause shows up again there, unhidden.
+                if not self.reconsider():
+                    self._several_work = False
+        singles = [self._gradients([point], aim) for point in points]
+        return [
+            [torch.cat(parts) for parts in zip(*of_one_target, strict=True)]
+            for of_one_target in zip(*singles, strict=True)
+        ]
+
+    def _gradients(self, points: Sequence[Point], aim: Aim, check: bool = False) -> list[list[Tensor]]:
+        copies = len(points)
+        edited = self._joined(points)
+        with torch.enable_grad():
+            for tensor in edited:
+                tensor.requires_grad_()
+            # The model goes on with copies: it may change them in place.
+            output = self.run([tensor.clone() for tensor in edited], copies)
+            if check:
+                self._require_agreement(output, points[0], copies)
+            found = self._differentiate(aim.scores(output, copies), edited)
+        if check:
+            self._several_work = True
+        return [
+            [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
+            for gradients in found
+        ]
+
+    def _require_agreement(self, output: Any, first: Point, copies: int) -> None:
+        """Require that ``output``, for so many copies, begins with what one copy alone gives."""
+        with torch.no_grad():
+            alone = self.run(self._joined([first]), 1)
+            if not begins_with(output, alone, copies):
+                raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+
+    def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
+        """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).
+
+        Can be called once, after binding with ``graph``.
+        """
+        with torch.enable_grad():
+            found = self._differentiate(aim.scores(self.output, 1), self._anchors)
+        return [[gradient[None] for gradient in gradients] for gradients in found]
+
+    def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
+        """The scores at ``points``, without gradients: (targets, points, batch)."""
+        copies = len(points)
+        with torch.no_grad():
+            scores = aim.scores(self.run(self._joined(points), copies), copies)
+        return torch.stack(scores).reshape(len(scores), copies, -1)
+
+    @property
+    def several(self) -> bool:
+        """Whether several copies of the batch may share a pass, as far as is known."""
+        return self._several_work is not False
+
+    def reconsider(self) -> bool:
+        """Find another way to repeat the batch, after one has failed; False where there is none."""
+        return False
+
+    def _joined(self, points: Sequence[Point]) -> list[Tensor]:
+        if len(points) == 1:
+            return [tensor.detach().clone() for tensor in points[0]]
+        return [
+            torch.cat([point[index].detach() for point in points], dim=value.axis or 0)
+            for index, value in enumerate(self.values)
+        ]
+
+    @staticmethod
+    def _separated(gradient: Tensor, value: Value, copies: int) -> Tensor:
+        if copies == 1:
+            return gradient[None]
+        axis = value.axis or 0
+        split = (*gradient.shape[:axis], copies, value.tensor.shape[axis], *gradient.shape[axis + 1 :])
+        return gradient.reshape(split).movedim(axis, 0)
+
+    def _differentiate(self, scores: Sequence[Tensor], edited: Sequence[Tensor]) -> list[list[Tensor]]:
+        gradients = []
+        for number, score in enumerate(scores):
+            found: Sequence[Tensor | None] = [None]
+            if score.requires_grad:
+                last = number == len(scores) - 1
+                found = torch.autograd.grad(score.sum(), edited, retain_graph=not last, allow_unused=True)
+            if all(gradient is None for gradient in found):
+                raise RuntimeError(
+                    f"the score does not depend on {self.describe()}, so there is no gradient; choose a place that the "
+                    "score is computed from, through differentiable operations"
+                )
+            gradients.append(
+                [
+                    torch.zeros_like(tensor) if gradient is None else gradient.detach()
+                    for gradient, tensor in zip(found, edited, strict=True)
+                ]
+            )
+        return gradients
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The place in words, for errors."""
+
+
+def begins_with(several: Any, one: Any, copies: int) -> bool:
+    """Whether ``several``, the output for so many copies of a batch, begins with ``one``, up to rounding."""
+    if isinstance(one, list):  # an entry a sample, of any number of boxes
+        return isinstance(several, list) and len(several) == copies * len(one) and same(several[: len(one)], one)
+    left, right = tensors(several), tensors(one)
+    if len(left) != len(right):
+        return False
+    rows = []
+    for leaf, alone in zip(left, right, strict=True):
+        repeated = leaf.ndim == alone.ndim > 0 and len(leaf) == copies * len(alone)
+        # What has no batch axis in front is carried along; the tensor that is scored must have one, see check_rows.
+        rows.append(leaf[: len(alone)] if repeated else alone)
+    return same(rows, right)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two outputs hold the same floats, up to rounding."""
+    left, right = tensors(one), tensors(other)
+    return len(left) == len(right) and all(
+        a.shape == b.shape and (not b.is_floating_point() or _close(a, b)) for a, b in zip(left, right, strict=True)
+    )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if not one.numel():
+        return True
+    tolerance = _TOLERANCE.get(one.dtype, 0.05)
+    wide = torch.promote_types(one.dtype, torch.float32)
+    one, other = one.to(wide), other.to(wide)
+    finite = torch.isfinite(other)
+    if not torch.equal(finite, torch.isfinite(one)):
+        return False
+    scale = other[finite].abs().amax() if finite.any() else torch.zeros(())
+    return bool(((one - other)[finite].abs() <= tolerance * scale + 1e-12).all())
+
+
+def warn_unsteady() -> None:
+    """Say that the model does not repeat itself."""
+    warnings.warn(
+        "the model gives different outputs for the same input, although it is in eval mode; its explanation is that of "
+        "its random outputs, and not repeatable",
+        RuntimeWarning,
+        stacklevel=2,
+    )

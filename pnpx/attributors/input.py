@@ -1,0 +1,79 @@
+"""Gradients at the inputs: at what the forward argument extractor takes from the batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pnpx.attributors.base import Attributor, Bound, explainable
+from pnpx.attributors.batch import arguments
+from pnpx.attributors.intercept import intercepting, wrapped
+from pnpx.attributors.passes import Recording
+from pnpx.attributors.places import ModulePlace
+from pnpx.extractors import Call
+from pnpx.structure import tensors
+
+
+@dataclass(frozen=True)
+class InputAttributor(Attributor):
+    """Takes gradients at the model's inputs. ``output_layer`` is where the scores are read, if not at its end."""
+
+    model: nn.Module
+    output_layer: ModulePlace | None = None
+
+    @contextmanager
+    def at(self, call: Call, *, graph: bool = False) -> Iterator[Bound]:
+        with wrapped([self.output_layer.module] if self.output_layer else []) as modules:
+            yield InputBound(self.model, call, self.output_layer, modules, graph)
+
+
+class InputBound(Bound):
+    """The inputs in one call of a model."""
+
+    def __init__(
+        self, model: nn.Module, call: Call, output_layer: ModulePlace | None, modules: frozenset[int], graph: bool
+    ) -> None:
+        super().__init__(model, call)
+        self._output_layer, self._modules, self._graph = output_layer, modules, graph
+        self._output: Any = None
+        names = ", ".join(repr(name) for name in call.keywords if name) or "the input"
+        chosen = explainable(
+            call.forward,
+            names,
+            "explain what is computed from it instead, such as its embedding: layer='path.to.embedding'",
+        )
+        leaves = tensors(call.forward)
+        anchors = [leaves[index].detach().clone().requires_grad_() for index in chosen] if graph else []
+        self._found(call.forward, chosen, anchors, [0] * len(leaves))
+
+    @property
+    def output(self) -> Any:
+        if self._output is None:
+            if self._graph:
+                with torch.enable_grad():
+                    self._output = self.run([anchor.clone() for anchor in self._anchors], 1)
+            else:
+                with torch.no_grad():
+                    self._output = self.run([value.tensor.clone() for value in self.values], 1)
+        return self._output
+
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+        leaves = self.all_tensors(edited, copies, [0] * len(tensors(self.place)))
+        args, kwargs = arguments(self.call, copies, leaves)
+        if self._output_layer is None:
+            return self.model(*args, **kwargs)
+        recording = Recording(self.model, [], [], self._output_layer, keep=False)
+        with intercepting(recording, self._modules):
+            self.model(*args, **kwargs)
+        recording.check()
+        return recording.tapped
+
+    def activations(self, call: Call) -> list[Tensor]:
+        leaves = tensors(call.forward)
+        return [leaves[index].detach() for index in self._chosen]
+
+    def describe(self) -> str:
+        return "the inputs"

@@ -1,0 +1,251 @@
+"""Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
+from pnpx.attributors.batch import arguments, rows_of_call
+from pnpx.attributors.intercept import intercepting, wrapped
+from pnpx.attributors.passes import Reached, Recording, Replay
+from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
+from pnpx.attributors.repeating import axes_of, axes_seen
+from pnpx.extractors import Call, Signature
+from pnpx.structure import Structure, rebuild, tensors
+
+_REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
+
+
+@dataclass(frozen=True)
+class LayerAttributor(Attributor):
+    """Takes gradients at one or several places of a model at once.
+
+    Args:
+        model: what is explained.
+        places: where.
+        output_layer: where the scores are read, if not at the model's end.
+        several: whether the places were given as a sequence, so that what is found there is a tuple.
+        replay: leave out what need not run again; False to run the whole model for every sample.
+    """
+
+    model: nn.Module
+    places: tuple[Place, ...]
+    output_layer: ModulePlace | None = None
+    several: bool = False
+    replay: bool = True
+
+    @contextmanager
+    def at(self, call: Call, *, graph: bool = False) -> Iterator["LayerBound"]:
+        with wrapped(self.model.modules()) as modules:
+            yield LayerBound(self, call, modules, graph)
+
+
+class LayerBound(Bound):
+    """Places in one call of a model.
+
+    ``dependent`` tells whether one place is computed from another: then they cannot be moved independently.
+    """
+
+    def __init__(self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool) -> None:
+        super().__init__(attributor.model, call)
+        self._attributor, self._modules = attributor, modules
+        self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
+        # Whether one place depends on another is seen by autograd.
+        self._graph = graph or len(attributor.places) > 1
+        self.dependent = False
+        self._anchors_at: dict[Place, list[Tensor]] = {}
+        self._recording, self._output, place = self._record()
+        self._probed = False
+        self._axes, self._prefix_axes = self._find_axes(place)
+        leaves = tensors(place)
+        chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
+        anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
+        self._found(place, chosen, anchors, self._axes)
+        self._replay: bool | None = None if attributor.replay and self._recording.prefix else False
+
+    @property
+    def output(self) -> Any:
+        return self._output
+
+    def mirrored(self, explained: Sequence[Tensor]) -> Structure:
+        found: tuple[Structure, ...] = super().mirrored(explained)
+        return found if self._attributor.several else found[0]
+
+    def describe(self) -> str:
+        return " and ".join(repr(str(place)) for place in self._attributor.places)
+
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+        if self._replay is None:
+            self._replay = self._replay_agrees()
+        return self._run(edited, copies, replay=self._replay)
+
+    def activations(self, call: Call) -> list[Tensor]:
+        found: dict[Place, Structure] = {}
+        args, kwargs = call.args, call.kwargs
+        for place in self._attributor.places:
+            if isinstance(place, ArgumentPlace):
+                found[place] = _get(self._location(place, args, kwargs), args, kwargs)
+        if self._module_places:
+            recording = self._look(call)
+            found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
+        leaves = tensors(tuple(found[place] for place in self._attributor.places))
+        return [leaves[index].detach() for index in self._chosen]
+
+    def reconsider(self) -> bool:
+        # Without a batch of several samples the axes were guessed: one more pass, of two samples, shows them.
+        if self.batch_size > 1 or self._probed:
+            return False
+        before = self._axes, self._prefix_axes
+        self._axes, self._prefix_axes = self._find_axes(self.place, probe=True)
+        if (self._axes, self._prefix_axes) == before:
+            return False
+        self._found(self.place, self._chosen, self._anchors, self._axes)
+        return self._several_work is None
+
+    # The first pass
+
+    def _record(self) -> tuple[Recording, Any, tuple[Structure, ...]]:
+        """Run the model once: the outputs of what runs before the places, the output, and what is at the places."""
+        args, kwargs = self.call.args, self.call.kwargs
+        clean: dict[Place, Structure] = {}
+        for place in self._attributor.places:
+            if isinstance(place, ArgumentPlace):
+                location = self._location(place, args, kwargs)
+                args, kwargs = _put(location, args, kwargs, self._anchor(clean, place, _get(location, args, kwargs)))
+        anchors = [partial(self._anchor, clean, place) for place in self._module_places]
+        tap, keep = self._attributor.output_layer, not clean and self._attributor.replay
+        recording = Recording(self.model, self._module_places, anchors, tap, keep)
+        with torch.set_grad_enabled(self._graph), intercepting(recording, self._modules):
+            output = self.model(*args, **kwargs)
+        recording.check()
+        return recording, recording.tapped if tap else output, tuple(clean[place] for place in self._attributor.places)
+
+    def _anchor(self, clean: dict[Place, Structure], place: Place, value: Structure) -> Structure:
+        """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
+        chosen = explainable(value, str(place), _REMEDY)
+        leaves = tensors(value)
+        clean[place] = rebuild(value, [leaf.detach().clone() for leaf in leaves])
+        self._anchors_at[place] = []
+        if not self._graph:
+            return value
+        for index in chosen:
+            if leaves[index].requires_grad:
+                self.dependent = True
+                anchor = leaves[index].clone()
+            else:
+                anchor = leaves[index].detach().clone().requires_grad_()
+            self._anchors_at[place].append(anchor)
+            # The model goes on with a copy: it may change it in place.
+            leaves[index] = anchor.clone()
+        return rebuild(value, leaves)
+
+    def _look(self, call: Call) -> Recording:
+        """See what is at the modules' places, and before them, in another call; nothing after them runs."""
+        anchors = [lambda value: value] * len(self._module_places)
+        recording = Recording(self.model, self._module_places, anchors, stop=True)
+        try:
+            with torch.no_grad(), intercepting(recording, self._modules):
+                self.model(*call.args, **call.kwargs)
+        except Reached:
+            return recording
+        raise RuntimeError(f"{self.describe()} was reached for the batch itself, but not for another input")
+
+    # The axes of the batch
+
+    def _find_axes(self, place: Structure, probe: bool = False) -> tuple[list[int | None], list[list[int | None]]]:
+        """The batch axes of the tensors at the places, and of those in the outputs of what runs before them.
+
+        A pass of another number of samples shows which axes follow the batch; failing that, sizes tell.
+        """
+        outputs = [event.output for event in self._recording.prefix or []]
+        if self._module_places and (self.batch_size > 1 or probe):
+            self._probed = True
+            try:
+                return self._see_axes(place, outputs)
+            except Exception:
+                # A model may refuse to run on another number of samples.
+                pass
+        return axes_of(place, self.batch_size), [axes_of(output, self.batch_size) for output in outputs]
+
+    def _see_axes(
+        self, place: Structure, outputs: Sequence[Structure]
+    ) -> tuple[list[int | None], list[list[int | None]]]:
+        size = self.batch_size
+        other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else self._doubled())
+        numbers = {where: number for number, where in enumerate(self._module_places)}
+        of_place: list[int | None] = []
+        for where, value in zip(self._attributor.places, place, strict=True):
+            if isinstance(where, ArgumentPlace):
+                of_place += axes_of(value, size)
+                continue
+            seen = axes_seen(value, other.values[numbers[where]], size)
+            for axis, leaf in zip(seen, tensors(value), strict=True):
+                # One that counts more than samples, such as windows of them, is not the axis of the batch.
+                of_place.append(axis if axis is not None and leaf.shape[axis] == size else None)
+        twins = [event.output for event in other.prefix or []]
+        return of_place, [axes_seen(one, two, size) for one, two in zip(outputs, twins, strict=True)]
+
+    def _doubled(self) -> Call:
+        args, kwargs = arguments(self.call, 2)
+        return Call(args, (None,) * len(args), (), kwargs)
+
+    # Later passes
+
+    def _run(self, edited: Sequence[Tensor], copies: int, replay: bool) -> Any:
+        supply = iter(self.all_tensors(edited, copies, self._axes))
+        structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
+        new = dict(zip(self._attributor.places, structures, strict=True))
+        args, kwargs = arguments(self.call, copies)
+        for place in self._attributor.places:
+            if isinstance(place, ArgumentPlace):
+                args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
+        axes = self._prefix_axes if replay else None
+        passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes)
+        with intercepting(passing, self._modules):
+            output = self.model(*args, **kwargs)
+        return passing.tapped if self._attributor.output_layer else output
+
+    def _replay_agrees(self) -> bool:
+        """Whether a replay at the clean values gives the output of the first pass."""
+        clean = [value.tensor for value in self.values]
+        with torch.no_grad():
+            try:
+                if same(self._run([tensor.clone() for tensor in clean], 1, replay=True), self._output):
+                    return True
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception:
+                # A model whose modules hand each other values behind the scenes cannot be replayed in part.
+                pass
+            if not same(self._run([tensor.clone() for tensor in clean], 1, replay=False), self._output):
+                warn_unsteady()
+        return False
+
+    def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
+        """Where an argument is among those that the model is called with."""
+        positional = Signature(self.model).positional
+        if place.name in kwargs:
+            return place.name
+        if place.name in positional and positional.index(place.name) < len(args):
+            return positional.index(place.name)
+        raise LookupError(
+            f"the forward argument {place.name!r} is to be explained, but is not among those that the extractors pass "
+            f"({', '.join([*positional[: len(args)], *kwargs])}); add it to forward_arg_extractor"
+        )
+
+
+def _get(location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[location] if isinstance(location, int) else kwargs[location]
+
+
+def _put(
+    location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(location, str):
+        return args, {**kwargs, location: value}
+    return (*args[:location], value, *args[location + 1 :]), kwargs
