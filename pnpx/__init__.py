@@ -1,0 +1,40 @@
+"""Explanations of PyTorch models that are right, at any layer, for any batch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pnpx.attributors.places import resolve
+from pnpx.explainers.base import Explainer, explainers
+from pnpx.explainers.expected import ExpectedGradients
+from pnpx.explainers.gradient import Gradient, GradientXInput
+from pnpx.explainers.integrated import IntegratedGradients
+from pnpx.explainers.noise import SmoothGrad, SquareGrad, VarGrad
+from pnpx.explainers.points import GradientExplainer, Point
+
+if TYPE_CHECKING:
+    from pnpx.explanation import Explanation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ExpectedGradients",
+    "Explainer",
+    "Explanation",
+    "Gradient",
+    "GradientExplainer",
+    "GradientXInput",
+    "IntegratedGradients",
+    "Point",
+    "SmoothGrad",
+    "SquareGrad",
+    "VarGrad",
+    "explainers",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # What records and draws explanations is needed only once there is one.
+    if name == "Explanation":
+        return import_module("pnpx.explanation").Explanation
+    raise AttributeError(f"module 'pnpx' has no attribute {name!r}")

@@ -1,0 +1,297 @@
+"""What an explainer is: immutable parameters, and one way to attribute with them at any place of a model."""
+
+import inspect
+import time
+from abc import ABC, ABCMeta, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pnpx.attributors import Bound, LayerAttributor, attributor_for, left_as_found
+from pnpx.attributors.base import Attributor
+from pnpx.attributors.batch import rows_of, rows_of_call
+from pnpx.attributors.places import Layer
+from pnpx.explainers.pieces import Piece, join, pool_channels
+from pnpx.extractors import Call, Extractor, extract
+from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task, rows_of_targets
+from pnpx.structure import Structure
+from pnpx.suggest import nearest
+
+if TYPE_CHECKING:
+    from pnpx.explanation import Explanation
+
+Reducer = Literal["mean", "sum", "max", "min"]
+
+
+class _Named(ABCMeta):
+    """Lets a misspelt parameter of an explainer be answered with the nearest name."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        known = list(inspect.signature(cls.__init__).parameters)[1:]  # type: ignore[misc]
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no parameter {name!r}; {nearest(name, known)}")
+        return super().__call__(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Explainer(ABC, metaclass=_Named):
+    """Explains a model's scores by a number for each element of its inputs, or of what happens inside it.
+
+    Constructing an explainer only stores its parameters: nothing is read from the model, and nothing run on it, before
+    `attribute`. ``dataclasses.replace(explainer, n_iter=50)`` retunes one.
+
+    Args:
+        model: the model. It is left as it was found.
+        layer: where to explain; None: at the inputs. A dotted module path, a module, the name of a forward argument,
+            ``"path:input"``, ``"path:output"`` (the default side), ``"path#2"`` for the second call of a module, or a
+            sequence of them. The places of a sequence are explained together, as several inputs are; but if one is
+            computed from another, each by itself.
+        forward_arg_extractor: takes from the batch what is explained: a position, a key, a sequence of them, or a
+            callable. None: the whole batch. See `pnpx.extractors.extract`.
+        additional_forward_arg_extractor: takes what only goes along.
+        output_extractor: finds the tensor of scores in what the model returns: a position, a key, or a callable.
+        output_layer: a module whose output is taken instead, such as the logits before a softmax head.
+        inference_mode: take the scores from "logits" (the output as it is), their "softmax" or "log_softmax".
+        score: "classification", "regression", "segmentation" (mean over the class's pixels), "detection" (D-RISE), or a
+            callable ``(output, targets) -> (batch,)``.
+        n_classes: if given, the output must have so many classes.
+        reducer: pools the channels of the result: "mean", "sum", "max", "min"; None: they are kept.
+        channel_axis: which axis that is, in the explained value; None: 1 of (batch, channels, height, width), 2 of
+            (batch, length, features).
+        batch_size: the most rows in a forward pass.
+        replay: at layers, do not run again what runs before them. Turn it off for a model that it disagrees with.
+        progress: show a progress bar.
+    """
+
+    model: nn.Module = field(repr=False)
+    _: KW_ONLY
+    layer: Layer = None
+    forward_arg_extractor: Extractor = None
+    additional_forward_arg_extractor: Extractor = None
+    output_extractor: Extractor = None
+    output_layer: str | nn.Module | None = None
+    inference_mode: InferenceMode = "logits"
+    score: Task | ScoreFunction = "classification"
+    n_classes: int | None = None
+    reducer: Reducer | None = None
+    channel_axis: int | None = None
+    batch_size: int = 32
+    replay: bool = True
+    progress: bool = False
+
+    needs_graph: ClassVar[bool] = False
+    """Whether the pass that finds the clean values is to be differentiated: for gradients at those alone."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"the model must be a torch.nn.Module, but is a {type(self.model).__name__}")
+        require_count("batch_size", self.batch_size, 1)
+        if self.reducer is not None and self.reducer not in ("mean", "sum", "max", "min"):
+            raise ValueError(f"reducer must be 'mean', 'sum', 'max', 'min' or None, but is {self.reducer!r}")
+        self.objective  # noqa: B018  (it checks its own parameters)
+
+    @property
+    def objective(self) -> Objective:
+        """How scores come about from what the model returns."""
+        return Objective(self.score, self.output_extractor, self.inference_mode, self.n_classes)
+
+    @property
+    def attributor(self) -> Attributor:
+        """What takes the gradients, at the place that ``layer`` means."""
+        return attributor_for(self.model, self.layer, self.output_layer, self.replay)
+
+    @abstractmethod
+    def explain_at(self, bound: Bound, aim: Aim, reference: Call | None) -> list[list[Tensor]]:
+        """The attributions at a place: for each target, for each explained tensor, a tensor of its shape.
+
+        Args:
+            bound: the place in the call that is explained.
+            aim: the scores.
+            reference: what `reference_call` returned, for the same samples.
+        """
+
+    def reference_call(self, call: Call) -> Call | None:
+        """A second call, sample by sample beside the one explained, such as that of baselines."""
+        return None
+
+    def diagnose(self, bound: Bound, aim: Aim, reference: Call | None, found: list[list[Tensor]]) -> dict[str, Tensor]:
+        """What an explanation tells beside the attributions: tensors (batch,) or (batch, n_targets) by name."""
+        return {}
+
+    @classmethod
+    def example_parameters(cls, inputs: Any) -> dict[str, Any]:
+        """Values of the parameters without a default, for ``inputs``: what tests of every explainer use."""
+        return {}
+
+    def attribute(self, inputs: Any, targets: Targets = None) -> Structure:
+        """The attributions of ``inputs``.
+
+        Args:
+            inputs: a batch: a tensor (batch, ...), a NumPy array, or whatever the extractors understand.
+            targets: the class explained: None for the predicted one, an int, or ints (batch,); ints (batch, n_targets)
+                for several a sample; a tuple of indices where outputs have more axes; floats of the output's shape as
+                weights on it; or a callable ``(output, batch) -> (batch,)``.
+
+        Returns:
+            A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
+            sample, an axis for them comes after that of the batch. In float32 or wider, without gradients.
+        """
+        if isinstance(inputs, DataLoader):
+            raise TypeError(
+                "attribute takes one batch, but got a DataLoader; use explain, which goes through its batches"
+            )
+        attributions, *_ = self._all(inputs, targets, diagnose=False)
+        return attributions
+
+    @overload
+    def explain(
+        self, inputs: "DataLoader[Any] | Iterator[Any]", targets: Targets = None
+    ) -> "Iterator[Explanation]": ...
+
+    @overload
+    def explain(self, inputs: Any, targets: Targets = None) -> "Explanation": ...
+
+    def explain(self, inputs: Any, targets: Targets = None) -> "Explanation | Iterator[Explanation]":
+        """The attributions with all that belongs to them: what was explained, targets, prediction, time.
+
+        For a ``DataLoader``, or any iterator over batches, an iterator of one explanation a batch.
+        """
+        if isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping)):
+            return self._each(inputs, targets)
+        return self._one(inputs, targets)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The name and the parameters, the model left out, as plain values for reports and files."""
+        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
+        return {"name": type(self).__name__, **plain}
+
+    def _each(self, batches: Any, targets: Targets) -> "Iterator[Explanation]":
+        from tqdm.auto import tqdm
+
+        total = len(batches) if isinstance(batches, DataLoader) else None
+        for batch in tqdm(batches, total=total, desc=type(self).__name__, unit="batch", disable=not self.progress):
+            yield self._one(batch, targets)
+
+    def _one(self, inputs: Any, targets: Targets) -> "Explanation":
+        from pnpx.explainers.record import record
+
+        start = time.perf_counter()
+        attributions, call, pieces = self._all(inputs, targets, diagnose=True)
+        return record(self, call, attributions, pieces, time.perf_counter() - start)
+
+    def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
+        with torch.inference_mode(False), torch.no_grad():
+            call = extract(self.model, inputs, self.forward_arg_extractor, self.additional_forward_arg_extractor)
+            size = call.batch_size
+            reference = self.reference_call(call)
+            attributor = self.attributor
+            with left_as_found(self.model):
+                pieces = []
+                extent, start = min(self.batch_size, size), 0
+                while start < size:
+                    rows = slice(start, min(start + extent, size))
+                    try:
+                        pieces.append(self._piece(attributor, inputs, call, targets, reference, rows, diagnose))
+                    except torch.cuda.OutOfMemoryError:
+                        # One copy of these samples was too much already: go on with half as many of them.
+                        if rows.stop - rows.start == 1:
+                            raise
+                        torch.cuda.empty_cache()
+                        extent = max(1, (rows.stop - rows.start) // 2)
+                        continue
+                    start = rows.stop
+            piece = join(pieces)
+            attributions = [
+                pool_channels(tensor, self.reducer, self.channel_axis, axis, piece.n_targets)
+                for tensor, axis in zip(piece.attributions, piece.axes, strict=True)
+            ]
+            return piece.mirrored(attributions), call, piece
+
+    def _piece(
+        self,
+        attributor: Attributor,
+        batch: Any,
+        call: Call,
+        targets: Targets,
+        reference: Call | None,
+        rows: slice,
+        diagnose: bool,
+    ) -> Piece:
+        """The attributions of some of the samples."""
+        size = call.batch_size
+        if rows != slice(0, size):
+            batch = rows_of(batch, rows, size)
+            call = rows_of_call(call, rows)
+            targets = rows_of_targets(targets, rows, size)
+            reference = None if reference is None else rows_of_call(reference, rows)
+        count = call.batch_size
+        with attributor.at(call, graph=self.needs_graph) as bound:
+            unbatched = any(value.axis is None for value in bound.values)
+            dependent = getattr(bound, "dependent", False) and not self.needs_graph
+            if not (unbatched and count > 1) and not dependent:
+                aim = self.objective.aim(targets, batch, count, lambda: bound.output)
+                found = self.explain_at(bound, aim, reference)
+                diagnostics = self.diagnose(bound, aim, reference, found) if diagnose else {}
+                return Piece.of(bound, aim, found, diagnostics, bound.output if diagnose else None)
+        if dependent and isinstance(attributor, LayerAttributor):
+            alone = [
+                LayerAttributor(self.model, (place,), attributor.output_layer, False, attributor.replay)
+                for place in attributor.places
+            ]
+            return Piece.side_by_side(
+                [self._piece(one, batch, call, targets, reference, slice(0, count), diagnose) for one in alone]
+            )
+        # Something here has no axis of the batch, such as a table of positions. What it means for each sample is
+        # found by explaining the samples one at a time.
+        return join(
+            [
+                self._piece(attributor, batch, call, targets, reference, slice(row, row + 1), diagnose)
+                for row in range(count)
+            ],
+            whole=[(tuple(value.tensor.shape), value.axis) for value in bound.values],
+        )
+
+
+def explainers() -> dict[str, type[Explainer]]:
+    """The explainers by name: every concrete subclass of `Explainer`, your own included.
+
+    >>> "SmoothGrad" in explainers()
+    True
+    """
+    found: dict[str, type[Explainer]] = {}
+    waiting: list[type[Explainer]] = [Explainer]  # type: ignore[type-abstract]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if not inspect.isabstract(kind):
+            found[kind.__name__] = kind
+    return dict(sorted(found.items()))
+
+
+def require_count(name: str, value: Any, least: int) -> None:
+    """Require an integer that is not too small."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, but got {value!r}")
+    if value < least:
+        raise ValueError(f"`{name} >= {least}` must hold, but got {name}={value}")
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON knows it, or what it looks like."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return getattr(value, "__name__", None) or repr(value)

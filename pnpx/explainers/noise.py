@@ -1,0 +1,148 @@
+"""Statistics of the gradients at noisy copies of what is explained."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from pnpx.attributors import Bound, Value
+from pnpx.explainers.base import require_count
+from pnpx.explainers.points import GradientExplainer, Point
+from pnpx.extractors import Call
+from pnpx.parameters import Range, tunable
+from pnpx.sampling import SAMPLERS
+from pnpx.statistics import Mean, MeanSquare, Variance
+from pnpx.suggest import nearest
+
+SamplerName = Literal["independent", "antithetic", "orthogonal"]
+
+
+@dataclass(frozen=True)
+class NoisyGradient(GradientExplainer):
+    """A statistic of the gradients under Gaussian noise at the place that is explained.
+
+    The noise is added to the inputs or, at a layer, to what the layer gives. No noise-free sample is among the
+    ``n_iter``. One draw is shared by the whole batch, scaled to each sample; it depends on ``seed`` alone, not on the
+    global random state, the ``batch_size`` or the other samples.
+
+    Args:
+        noise_level: the standard deviation, as a fraction of the range (max - min) of each sample's value.
+        n_iter: how many noisy copies.
+        noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
+        sampler: "independent" draws, mirrored pairs ("antithetic"), or mirrored pairs along orthogonal directions
+            ("orthogonal"); None: the one that estimates this statistic best at equal cost.
+        input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
+        seed: of the noise.
+    """
+
+    noise_level: float = tunable(0.1, Range(0.01, 1.0, log=True))
+    n_iter: int = tunable(20, Range(10, 100))
+    noise_std: float | None = None
+    sampler: SamplerName | None = None
+    input_x_gradient: bool | Literal["clean", "noisy"] = False
+    seed: int = 0
+
+    default_sampler: ClassVar[SamplerName] = "independent"
+    least_iter: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count("n_iter", self.n_iter, self.least_iter)
+        require_count("seed", self.seed, 0)
+        for name in ("noise_level", "noise_std"):
+            level = getattr(self, name)
+            if name == "noise_std" and level is None:
+                continue
+            if isinstance(level, bool) or not isinstance(level, (int, float)):
+                raise TypeError(f"{name} must be a number, but got {level!r}")
+            if not 0 <= level < float("inf"):
+                raise ValueError(f"`0 <= {name} < inf` must hold, but got {name}={level}")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise ValueError(f"no sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
+        if self.input_x_gradient not in (True, False, "clean", "noisy"):
+            raise ValueError(f"input_x_gradient must be a bool, 'clean' or 'noisy', but is {self.input_x_gradient!r}")
+
+    @property
+    def n_points(self) -> int:
+        return self.n_iter
+
+    def points(self, bound: Bound, reference: Call | None) -> Iterator[Point]:
+        """The noisy copies."""
+        clean = [value.tensor for value in bound.values]
+        scales = [self._scale(value, bound) for value in bound.values]
+        sample = SAMPLERS[self.sampler or self.default_sampler]
+        # A generator for each tensor, lest the draws of one depend on the size of another.
+        draws = [
+            sample(value.sample_shape, self.n_iter, torch.Generator().manual_seed(self.seed + _STRIDE * index))
+            for index, value in enumerate(bound.values)
+        ]
+        for noises in zip(*draws, strict=True):
+            noisy = [
+                torch.addcmul(value.tensor, scale, value.for_all(noise))
+                for value, scale, noise in zip(bound.values, scales, noises, strict=True)
+            ]
+            factor = None
+            if self.input_x_gradient:
+                factor = noisy if self.input_x_gradient == "noisy" else clean
+            yield Point(noisy, factor)
+
+    def _scale(self, value: Value, bound: Bound) -> Tensor:
+        """The standard deviation for each sample, shaped to multiply noise for all of them."""
+        if self.noise_std is not None:
+            return torch.full_like(value.by_sample(_zeros(value)), self.noise_std)
+        return value.by_sample(self.noise_level * _span(value, bound))
+
+
+_STRIDE = 1_000_003  # sets the seeds of a place's tensors apart
+
+
+def _zeros(value: Value) -> Tensor:
+    size = 1 if value.axis is None else value.tensor.shape[value.axis]
+    return value.tensor.new_zeros(size)
+
+
+def _span(value: Value, bound: Bound) -> Tensor:
+    """The range of each sample, max - min, (batch,); padding left out."""
+    tensor = value.tensor
+    if not tensor.numel():
+        return _zeros(value)
+    rows = tensor.reshape(1, -1) if value.axis is None else tensor.movedim(value.axis, 0).flatten(1)
+    if value.valid is None:
+        high, low = rows.amax(1), rows.amin(1)
+    else:
+        padding = ~value.valid.reshape(*value.valid.shape, *[1] * (tensor.ndim - 2)).expand_as(tensor).flatten(1)
+        high = rows.masked_fill(padding, -torch.inf).amax(1)
+        low = rows.masked_fill(padding, torch.inf).amin(1)
+    span = high - low
+    if not torch.isfinite(span).all():
+        raise ValueError(
+            f"the noise is a fraction of the range of each sample, but {bound.describe()} holds values whose range is "
+            "not finite (a mask, or NaN); explain another place, or give noise_std"
+        )
+    return span
+
+
+class SmoothGrad(NoisyGradient):
+    """The mean of the gradients under noise (Smilkov et al., 2017, arXiv:1706.03825)."""
+
+    statistic = Mean
+    default_sampler = "orthogonal"
+
+
+class SquareGrad(NoisyGradient):
+    """The mean of the squared gradients under noise, element by element (Hooker et al., 2019, arXiv:1806.10758)."""
+
+    statistic = MeanSquare
+    default_sampler = "orthogonal"
+
+
+class VarGrad(NoisyGradient):
+    """The unbiased variance of the gradients under noise (Adebayo et al., 2018, arXiv:1810.03307).
+
+    Mirrored pairs would make the estimate worse, so the draws are independent.
+    """
+
+    statistic = Variance
+    least_iter = 2
