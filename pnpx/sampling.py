@@ -25,7 +25,7 @@ def independent(shape: Sequence[int], count: int, generator: torch.Generator) ->
     [torch.Size([2, 3]), torch.Size([2, 3])]
     """
     for _ in range(count):
-        yield torch.randn(*shape, generator=generator)
+        yield torch.randn(tuple(shape), generator=generator)
 
 
 def antithetic(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -200,6 +200,7 @@ class _Chosen(Aim):
         self._segments = objective.score == "segmentation"
         self._indices: tuple[Tensor, ...] | None = None  # one (batch, n_targets) an axis of the output after the batch
         self._weights: Tensor | None = None
+        self._shared = False  # whether the weights are one for all samples
         if targets is None:
             self._predict()
             return
@@ -231,7 +232,9 @@ class _Chosen(Aim):
     @property
     def resolved(self) -> Tensor | None:
         if self._indices is None:
-            return self._weights
+            if self._weights is None or not self._shared:
+                return self._weights
+            return self._weights.expand(self._batch_size, *self._weights.shape)
         if len(self._indices) > 1:
             return torch.cat(self._indices, dim=1)
         return self._indices[0] if self.n_targets else self._indices[0][:, 0]
@@ -316,6 +319,7 @@ class _Chosen(Aim):
         per_sample = (self._batch_size, *read.shape[1:])
         if weights.shape == read.shape[1:] and read.ndim > 1:
             weights = weights.expand(per_sample)
+            self._shared = True
         if weights.shape != per_sample:
             raise ValueError(
                 f"targets that are floats are weights of the output's shape, {per_sample} or {per_sample[1:]}, "

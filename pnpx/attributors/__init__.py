@@ -1,7 +1,7 @@
 """Where gradients are taken: at a model's inputs, or inside it. The place is chosen by an explainer's ``layer``."""
 
 from pnpx.attributors.base import Attributor, Bound, Point, Value
-from pnpx.attributors.choose import attributor_for
+from pnpx.attributors.choose import attributor_for, unwrapped
 from pnpx.attributors.guard import left_as_found
 from pnpx.attributors.input import InputAttributor
 from pnpx.attributors.layer import LayerAttributor
@@ -22,4 +22,5 @@ __all__ = [
     "left_as_found",
     "resolve",
     "resolve_all",
+    "unwrapped",
 ]

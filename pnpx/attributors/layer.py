@@ -1,5 +1,6 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class LayerAttributor(Attributor):
 
     @contextmanager
     def at(self, call: Call, *, graph: bool = False) -> Iterator["LayerBound"]:
-        with wrapped(self.model.modules()) as modules:
+        with _uncompiled(), wrapped(self.model.modules()) as modules:
             yield LayerBound(self, call, modules, graph)
 
 
@@ -57,6 +58,8 @@ class LayerBound(Bound):
         self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
         # Whether one place depends on another is seen by autograd.
         self._graph = graph or len(attributor.places) > 1
+        # Gradients at the clean values alone need no later pass, so nothing is kept for one.
+        self._keep = attributor.replay and not graph
         self.dependent = False
         self._anchors_at: dict[Place, list[Tensor]] = {}
         self._recording, self._output, place = self._record()
@@ -66,7 +69,7 @@ class LayerBound(Bound):
         chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
-        self._replay: bool | None = None if attributor.replay and self._recording.prefix else False
+        self._replay: bool | None = None if self._recording.prefix else False
 
     @property
     def output(self) -> Any:
@@ -118,7 +121,7 @@ class LayerBound(Bound):
                 location = self._location(place, args, kwargs)
                 args, kwargs = _put(location, args, kwargs, self._anchor(clean, place, _get(location, args, kwargs)))
         anchors = [partial(self._anchor, clean, place) for place in self._module_places]
-        tap, keep = self._attributor.output_layer, not clean and self._attributor.replay
+        tap, keep = self._attributor.output_layer, not clean and self._keep
         recording = Recording(self.model, self._module_places, anchors, tap, keep)
         with torch.set_grad_enabled(self._graph), intercepting(recording, self._modules):
             output = self.model(*args, **kwargs)
@@ -237,6 +240,17 @@ class LayerBound(Bound):
             f"the forward argument {place.name!r} is to be explained, but is not among those that the extractors pass "
             f"({', '.join([*positional[: len(args)], *kwargs])}); add it to forward_arg_extractor"
         )
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Run compiled modules as they were written: inside compiled code there is no module to stand at."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
+    if set_stance is None or "torch._dynamo" not in sys.modules:
+        yield
+    else:
+        with set_stance("force_eager"):
+            yield
 
 
 def _get(location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

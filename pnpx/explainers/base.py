@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pnpx.attributors import Bound, LayerAttributor, attributor_for, left_as_found
+from pnpx.attributors import Bound, LayerAttributor, attributor_for, left_as_found, unwrapped
 from pnpx.attributors.base import Attributor
 from pnpx.attributors.batch import rows_of, rows_of_call
 from pnpx.attributors.places import Layer
 from pnpx.explainers.pieces import Piece, join, pool_channels
+from pnpx.explainers.record import read_output, record
 from pnpx.extractors import Call, Extractor, extract
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task, rows_of_targets
 from pnpx.structure import Structure
@@ -179,15 +180,13 @@ class Explainer(ABC, metaclass=_Named):
             yield self._one(batch, targets)
 
     def _one(self, inputs: Any, targets: Targets) -> "Explanation":
-        from pnpx.explainers.record import record
-
         start = time.perf_counter()
         attributions, call, pieces = self._all(inputs, targets, diagnose=True)
         return record(self, call, attributions, pieces, time.perf_counter() - start)
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         with torch.inference_mode(False), torch.no_grad():
-            call = extract(self.model, inputs, self.forward_arg_extractor, self.additional_forward_arg_extractor)
+            call = extract(unwrapped(self.model), inputs, self.forward_arg_extractor, self.additional_forward_arg_extractor)
             size = call.batch_size
             reference = self.reference_call(call)
             attributor = self.attributor
@@ -238,10 +237,11 @@ class Explainer(ABC, metaclass=_Named):
                 aim = self.objective.aim(targets, batch, count, lambda: bound.output)
                 found = self.explain_at(bound, aim, reference)
                 diagnostics = self.diagnose(bound, aim, reference, found) if diagnose else {}
-                return Piece.of(bound, aim, found, diagnostics, bound.output if diagnose else None)
+                output = read_output(self, bound.output) if diagnose else None
+                return Piece.of(bound, aim, found, diagnostics, output)
         if dependent and isinstance(attributor, LayerAttributor):
             alone = [
-                LayerAttributor(self.model, (place,), attributor.output_layer, False, attributor.replay)
+                LayerAttributor(attributor.model, (place,), attributor.output_layer, False, attributor.replay)
                 for place in attributor.places
             ]
             return Piece.side_by_side(

@@ -60,11 +60,8 @@ class IntegratedGradients(GradientExplainer):
         """The nodes on the path."""
         starts, path = self._path(bound, reference)
         for position, weight in zip(*nodes(self.rule, self.n_steps), strict=True):
-            yield Point(
-                [torch.lerp(start, start + step, position) for start, step in zip(starts, path, strict=True)],
-                path,
-                weight,
-            )
+            pairs = zip(starts, bound.values, strict=True)
+            yield Point([torch.lerp(start, value.tensor, position) for start, value in pairs], path, weight)
 
     def completeness_gap(self, inputs: Any, targets: Targets = None) -> Tensor:
         """How much the attributions of each sample miss of its score less that at the baseline: (batch,), or

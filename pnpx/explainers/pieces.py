@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +25,11 @@ class Piece:
     n_targets: int | None
     targets: Tensor | None
     diagnostics: dict[str, Tensor]
-    output: Any
+    output: Tensor | None
 
     @classmethod
     def of(
-        cls, bound: Bound, aim: Aim, found: list[list[Tensor]], diagnostics: dict[str, Tensor], output: Any
+        cls, bound: Bound, aim: Aim, found: list[list[Tensor]], diagnostics: dict[str, Tensor], output: Tensor | None
     ) -> "Piece":
         """From what an explainer found: for each target, for each explained tensor, a tensor of its shape."""
         axes = [value.axis for value in bound.values]
@@ -105,7 +104,7 @@ def join(pieces: Sequence[Piece], whole: Sequence[tuple[tuple[int, ...], int | N
         first.n_targets,
         None if first.targets is None else torch.cat([_required(piece.targets) for piece in pieces]),
         {name: torch.cat([piece.diagnostics[name] for piece in pieces]) for name in first.diagnostics},
-        None if first.output is None else _joined_outputs([piece.output for piece in pieces]),
+        _joined_outputs([piece.output for piece in pieces]),
     )
 
 
@@ -144,12 +143,9 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
     return torch.cat(padded, dim=axis)
 
 
-def _joined_outputs(outputs: Sequence[Any]) -> Any:
-    if all(isinstance(output, Tensor) for output in outputs):
-        return torch.cat(list(outputs)) if outputs[0].ndim else outputs[0]
-    if all(isinstance(output, list) for output in outputs):
-        return [sample for output in outputs for sample in output]
-    return None
+def _joined_outputs(outputs: Sequence[Tensor | None]) -> Tensor | None:
+    found = [output for output in outputs if output is not None]
+    return torch.cat(found) if len(found) == len(outputs) else None
 
 
 def _required(targets: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ def record(explainer: "Explainer", call: Call, attributions: Structure, piece: P
     """The explanation of one call."""
     from pnpx.explanation import Explanation
 
-    output = _read(explainer, piece.output)
+    output = piece.output
     prediction, probability = _predicted(explainer, output)
     return Explanation(
         attributions=attributions,
@@ -35,7 +35,7 @@ def record(explainer: "Explainer", call: Call, attributions: Structure, piece: P
     )
 
 
-def _read(explainer: "Explainer", output: Any) -> Tensor | None:
+def read_output(explainer: "Explainer", output: Any) -> Tensor | None:
     """The scores in the output, before any softmax; None where they are not one tensor."""
     if explainer.score == "detection":
         return None
