@@ -1,0 +1,273 @@
+"""The record of an explanation: what was explained, how, and the attributions; saved to one file and loaded again."""
+
+import base64
+import html
+import io
+import json
+import operator
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pnpx.structure import Structure, mirror, tensors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT, VERSION = "pnpx.explanation", 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """A batch of explanations. Its length is the batch size; ``explanation[i]`` and iterating give batches of one.
+
+    Attributes:
+        attributions: a structure like `explained`, each tensor of the shape explained, unless pooled; with several
+            targets a sample there is a target axis right after the batch axis: (batch, targets, ...).
+        explained: the clean value at the place explained: the inputs, or what a layer takes or gives.
+        inputs: the arguments extracted for the model, such as images (batch, channels, height, width).
+        targets: (batch,) or (batch, targets) integers, or floats that weight the output; None if there were none.
+        prediction: (batch,) the predicted classes; None where the output is no classification.
+        probability: (batch,) the probability of `prediction`; None likewise.
+        output: (batch, ...) what the model gave, detached.
+        explainer: its "name", its "layer" and its other parameters, as JSON knows them.
+        seconds: how long the explaining took.
+        batch_axes: the batch axis of each tensor of `explained`, depth first.
+        diagnostics: further tensors, (batch,) each, by name.
+        kind: "image", "series", "tabular" or "tokens"; None lets a plot guess it from the shapes.
+        class_names: a name for each class.
+        feature_names: a name for each input feature.
+        tokens: the tokens of each sample, or of all samples if one list of strings is given.
+    """
+
+    attributions: Structure
+    explained: Structure
+    inputs: Structure
+    targets: Tensor | None
+    prediction: Tensor | None
+    probability: Tensor | None
+    output: Tensor | None
+    explainer: Mapping[str, Any]
+    seconds: float
+    batch_axes: tuple[int, ...] = (0,)
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    kind: str | None = None
+    class_names: Sequence[str] | None = None
+    feature_names: Sequence[str] | None = None
+    tokens: Sequence[str] | Sequence[Sequence[str]] | None = None
+
+    def __post_init__(self) -> None:
+        n_tensors = len(tensors(self.explained))
+        if len(self.batch_axes) != n_tensors:
+            raise ValueError(
+                f"batch_axes must hold one axis for each of the {n_tensors} tensors explained, "
+                f"but got {self.batch_axes!r}"
+            )
+
+    def __len__(self) -> int:
+        # A tensor that the whole batch shares, such as a position embedding, has size 1 there.
+        sizes = [
+            leaf.shape[axis]
+            for leaf, axis in zip(tensors(self.explained), self.batch_axes, strict=True)
+            if leaf.ndim > axis
+        ]
+        return max(sizes, default=0)
+
+    def __getitem__(self, index: int) -> "Explanation":
+        size, position = len(self), operator.index(index)
+        if not -size <= position < size:
+            raise IndexError(f"sample {position} is out of range: the explanation holds {size}")
+
+        def take(structure: Structure, axes: Sequence[int]) -> Any:
+            leaves = zip(tensors(structure), axes, strict=True)
+            return mirror(structure, [_sample(leaf, axis, position, size) for leaf, axis in leaves])
+
+        return replace(
+            self,
+            attributions=take(self.attributions, self.batch_axes),
+            explained=take(self.explained, self.batch_axes),
+            inputs=take(self.inputs, self._input_axes(size)),
+            **{
+                name: take(getattr(self, name), [0] * len(tensors(getattr(self, name))))
+                for name in ("targets", "prediction", "probability", "output", "diagnostics")
+            },
+            tokens=[self.tokens[position]] if self.tokens and self._tokens_by_sample() else self.tokens,
+        )
+
+    def __iter__(self) -> Iterator["Explanation"]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in tensors(self.attributions))
+        return f"Explanation({self.title()}, batch={len(self)}, attributions={shapes}, seconds={self.seconds:.3g})"
+
+    def title(self) -> str:
+        """The explainer and the place, in words: "SmoothGrad at conv2"."""
+        name, layer = str(self.explainer.get("name", "Explanation")), self.explainer.get("layer")
+        if layer is None:
+            return name
+        return f"{name} at {', '.join(map(str, layer)) if isinstance(layer, (tuple, list)) else layer}"
+
+    def label(self, index: int) -> str:
+        """The name of class ``index``, or its number where it has no name."""
+        names = self.class_names
+        return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
+
+    def n_targets(self) -> int | None:
+        """How many targets each sample has: the size of the target axis, or None if there is no such axis."""
+        several = self.targets is not None and self.targets.ndim == 2 and not self.targets.is_floating_point()
+        return self.targets.shape[1] if several and self.targets is not None else None
+
+    def words(self, sample: int = 0) -> list[str] | None:
+        """The tokens of one sample, or None where there are none."""
+        if self.tokens is None:
+            return None
+        return [str(token) for token in (self.tokens[sample] if self._tokens_by_sample() else self.tokens)]
+
+    def plot(self, sample: int = 0, **options: Any) -> "Figure":
+        """A figure of one sample; the options are those of `pnpx.plots.plot`."""
+        from pnpx.plots import plot
+
+        return plot(self, sample, **options)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one safetensors file, whole or not at all; see `load`.
+
+        Named tuples become tuples, mappings dicts. Tensors that are the same one are written once.
+
+        Raises:
+            FileNotFoundError: the folder of ``path`` does not exist.
+            TypeError: there is something in it, such as a parameter of the explainer, that JSON cannot say.
+        """
+        from safetensors.torch import save
+
+        packer, values = _Packer(), {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("attributions", "explained", "inputs"):
+            values[name] = mirror(values[name], tensors(values[name]))
+        record = {name: packer.pack(value, name) for name, value in values.items()}
+        metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record)}
+        write_whole(path, save(packer.leaves, metadata))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Explanation":
+        """The explanation saved at ``path``, equal to the saved one in values, dtypes and structure.
+
+        Raises:
+            ValueError: the file is no explanation, is damaged, or was written by a later version of pnpx.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt", device=str(device)) as file:
+                metadata = file.metadata() or {}
+                leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
+        except SafetensorError as error:
+            raise ValueError(f"{os.fspath(path)!r} is no safetensors file, or a damaged one: {error}") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"{os.fspath(path)!r} holds no explanation, but tensors saved by something else than "
+                "Explanation.save; read them with safetensors.torch.load_file"
+            )
+        if metadata.get("version") != str(VERSION):
+            raise ValueError(
+                f"{os.fspath(path)!r} is of format version {metadata.get('version')}, and this pnpx reads "
+                f"version {VERSION}; load it with the pnpx that saved it, or a later one"
+            )
+        try:
+            return cls(**{name: _unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{os.fspath(path)!r} is a damaged explanation: {error!r}") from error
+
+    def _repr_html_(self) -> str:
+        size, png = len(self), io.BytesIO()
+        if size == 0:
+            return f"<p>{html.escape(self.title())} (no samples)</p>"
+        self.plot().savefig(png, format="png")
+        text = html.escape(f"{self.title()}: sample 1 of {size}, {self.seconds:.3g} s in all")
+        data = base64.b64encode(png.getvalue()).decode()
+        return (
+            f'<figure style="margin:0"><img src="data:image/png;base64,{data}" alt="{text}" style="max-width:100%">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+
+    def _tokens_by_sample(self) -> bool:
+        return self.tokens is not None and len(self.tokens) > 0 and not isinstance(self.tokens[0], str)
+
+    def _input_axes(self, size: int) -> list[int]:
+        """The batch axis of each input: as explained where the inputs are; else the first axis of the batch's size."""
+        inputs, explained = tensors(self.inputs), tensors(self.explained)
+        if [leaf.shape for leaf in inputs] == [leaf.shape for leaf in explained]:
+            return list(self.batch_axes)
+        return [next((axis for axis, length in enumerate(leaf.shape) if length == size), leaf.ndim) for leaf in inputs]
+
+
+def _sample(leaf: Tensor, axis: int, position: int, size: int) -> Tensor:
+    """One sample of ``leaf``, its batch axis kept; all of it where it has no batch axis, or one that samples share."""
+    return leaf.narrow(axis, position, 1) if leaf.ndim > axis and leaf.shape[axis] == size else leaf
+
+
+class _Packer:
+    """Says values as JSON, and keeps their tensors apart under names."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[str, Tensor] = {}
+        self._names: dict[object, str] = {}
+
+    def pack(self, value: Any, place: str) -> Any:
+        """``value`` as JSON; ``place`` is its path in the record, which names its tensors and is named in errors."""
+        if isinstance(value, Tensor):
+            return {"tensor": self._name(value, place)}
+        if hasattr(value, "tolist"):  # arrays and numbers of numpy
+            value = value.tolist()
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if isinstance(value, Mapping):
+            return {"dict": [[key, self.pack(item, f"{place}.{key}")] for key, item in value.items()]}
+        if isinstance(value, Sequence):
+            kind = "tuple" if isinstance(value, tuple) else "list"
+            return {kind: [self.pack(item, f"{place}.{index}") for index, item in enumerate(value)]}
+        raise TypeError(
+            f"to be saved, {place} must be made of tensors, numbers, strings, None, sequences and mappings"
+            f", but got {type(value).__name__}; put its name there instead, by dataclasses.replace"
+        )
+
+    def _name(self, leaf: Tensor, place: str) -> str:
+        # What is explained is often the input itself: one tensor under two names is written once.
+        identity = (leaf.data_ptr(), leaf.device, leaf.dtype, leaf.shape, leaf.stride())
+        if identity not in self._names:
+            name = place
+            while name in self.leaves:  # the paths of {"a.b": ...} and {"a": {"b": ...}} are the same
+                name += "'"
+            self._names[identity] = name
+            self.leaves[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return self._names[identity]
+
+
+def _unpack(value: Any, leaves: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return leaves[content]
+    if kind == "dict":
+        return {key: _unpack(item, leaves) for key, item in content}
+    return {"tuple": tuple, "list": list}[kind](_unpack(item, leaves) for item in content)
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` to ``path`` at one stroke: a reader, or a program cut off, never leaves or finds half of it."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder of {os.fspath(path)!r} does not exist; make it first, as by mkdir")
+    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)

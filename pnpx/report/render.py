@@ -1,0 +1,158 @@
+"""What a report holds, and its page: one HTML file that needs no network and no other file."""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pnpx.explanation import write_whole
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The attributions of one explainer at one place, for one sample."""
+
+    explainer: str
+    layer: str | None
+    """None for the input."""
+    parameters: Mapping[str, Any]
+    """Of the explainer, without its layer."""
+    png: Path
+    """The figure."""
+    target: str
+    """What was explained, such as a class name; "" if there is nothing to say."""
+    seconds: float
+    notes: Mapping[str, str]
+    """What else to say, by name."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample, what the model says about it, and why."""
+
+    index: int
+    """In its data."""
+    input_png: Path | None
+    label: str | None
+    """The truth, where it is known."""
+    prediction: str
+    probability: float | None
+    panels: Sequence[Panel]
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether the prediction is known to be wrong."""
+        return self.label is not None and self.label != self.prediction
+
+
+@dataclass(frozen=True)
+class Section:
+    """A model and the samples explained."""
+
+    model: str
+    architecture: str
+    n_parameters: int
+    data: str
+    accuracy: float | None
+    """Between 0 and 1, on data held out."""
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be explained, and why."""
+
+    model: str
+    explainer: str
+    layer: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything on the page."""
+
+    title: str
+    created: str
+    settings: str
+    """The YAML as run."""
+    sections: Sequence[Section]
+    failures: Sequence[Failure]
+    versions: Mapping[str, str]
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Those of all sections."""
+        return [sample for section in self.sections for sample in section.samples]
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Those of all samples."""
+        return [panel for sample in self.samples for panel in sample.panels]
+
+    @property
+    def explainers(self) -> list[str]:
+        """The names of the explainers, in the order in which they come up first."""
+        return list(dict.fromkeys(panel.explainer for panel in self.panels))
+
+    @property
+    def seconds(self) -> float:
+        """How long all the explaining took."""
+        return sum(panel.seconds for panel in self.panels)
+
+
+def render(report: Report, path: Path) -> None:
+    """Write the page: one file, with its images inside, that loads nothing and runs no script.
+
+    Raises:
+        FileNotFoundError: an image, or the folder of ``path``, does not exist. Nothing is written then.
+        ValueError: an image is no PNG.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(image=_image, duration=_duration, parameter=_parameter)
+    template = environment.from_string((files("pnpx.report") / "templates" / "report.html.j2").read_text("utf-8"))
+    write_whole(path, template.render(report=report).encode("utf-8", "replace"))
+
+
+@dataclass(frozen=True)
+class _Image:
+    address: str
+    width: int
+    height: int
+    inches: float
+    """The width it was made for."""
+
+
+def _image(path: Path) -> _Image:
+    content = Path(path).read_bytes()
+    if not content.startswith(_PNG) or len(content) < 24:
+        raise ValueError(f"the images of a report must be PNG files, but {str(path)!r} is none")
+    # The sizes keep the page from jumping while it is laid out: a PNG has them in its first chunk.
+    width, height = struct.unpack(">II", content[16:24])
+    density = content.find(b"pHYs", 24, 1024)  # pixels a metre, which all figures of matplotlib say
+    per_inch = struct.unpack(">I", content[density + 4 : density + 8])[0] * 0.0254 if density > 0 else 0.0
+    address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return _Image(address, width, height, width / (per_inch or 110))
+
+
+def _duration(seconds: float) -> str:
+    """In words: "0.32 s", "12 s", "3 min 5 s", "2 h 10 min"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _parameter(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

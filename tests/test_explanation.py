@@ -1,0 +1,270 @@
+"""The record: its batches of one, and that its file gives back exactly what was put in."""
+
+import json
+import os
+from collections import namedtuple
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pnpx.explanation import Explanation
+from pnpx.structure import is_container, items
+
+
+def same(one, other):
+    """Whether two values are equal in structure, types, dtypes and every bit."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.shape == other.shape and bool(
+            torch.equal(one.contiguous().view(torch.uint8) if one.ndim else one,
+                        other.contiguous().view(torch.uint8) if one.ndim else other))
+    if is_container(one):
+        pairs, others = items(one), items(other)
+        return len(pairs) == len(others) and all(
+            a == b and same(x, y) for (a, x), (b, y) in zip(pairs, others, strict=True))
+    return one == other
+
+
+def images(n=3, **changes):
+    torch.manual_seed(0)
+    pixels = torch.rand(n, 1, 4, 4)
+    explanation = Explanation(
+        attributions=torch.randn(n, 1, 4, 4), explained=pixels, inputs=pixels, targets=torch.arange(n),
+        prediction=torch.arange(n) + 1, probability=torch.linspace(0.1, 0.9, n), output=torch.randn(n, 10),
+        explainer={"name": "SmoothGrad", "layer": None, "n_iter": 20}, seconds=0.25, batch_axes=(0,),
+        diagnostics={"completeness_gap": torch.arange(n) / 10})
+    return replace(explanation, **changes)
+
+
+def nested(dtype=torch.float32, n=3):
+    """What an LSTM gives, (out, (h, c)), beside a part that is None and an empty dict."""
+    torch.manual_seed(1)
+
+    def structure():
+        out, h, c = torch.randn(n, 5, 2), torch.randn(1, n, 2), torch.randn(1, n, 2)
+        return {"lstm": (out.to(dtype), (h.to(dtype), c.to(dtype))), "none": None, "empty": {}, "list": [out.double()]}
+
+    return images(n, attributions=structure(), explained=structure(), batch_axes=(0, 1, 1, 0))
+
+
+def test_length_and_batches_of_one():
+    explanation = nested()
+    assert len(explanation) == 3
+    one = explanation[1]
+    out, (h, c) = one.attributions["lstm"]
+    whole, (_, cells) = explanation.attributions["lstm"]
+    assert len(one) == 1
+    assert out.equal(whole[1:2]) and c.equal(cells[:, 1:2]) and h.shape == (1, 1, 2)
+    assert one.attributions["none"] is None and one.attributions["empty"] == {}
+    assert isinstance(one.attributions["list"], list)
+    assert one.inputs.equal(explanation.inputs[1:2])
+    assert one.targets.tolist() == [1] and one.prediction.tolist() == [2] and one.output.shape == (1, 10)
+    assert one.diagnostics["completeness_gap"].tolist() == pytest.approx([0.1])
+    assert one.explainer == explanation.explainer
+
+
+def test_iterates_over_every_sample_once():
+    assert [one.targets.item() for one in images(4)] == [0, 1, 2, 3]
+
+
+def test_negative_indices_count_from_the_end():
+    explanation = images(3)
+    assert same(explanation[-1].attributions, explanation[2].attributions)
+
+
+@pytest.mark.parametrize("index", [3, -4])
+def test_an_index_out_of_range(index):
+    with pytest.raises(IndexError) as error:
+        images(3)[index]
+    assert str(error.value) == f"sample {index} is out of range: the explanation holds 3"
+
+
+@pytest.mark.parametrize("index", ["a", 1.0, slice(0, 2)])
+def test_an_index_of_the_wrong_type(index):
+    with pytest.raises(TypeError):
+        images(3)[index]
+
+
+def test_inputs_have_the_batch_axes_of_what_is_explained_when_they_are_it():
+    steps = torch.randn(3, 3, 2)  # (time, batch, features): both axes are of size 3
+    one = images(3, attributions=steps, explained=steps, inputs=steps, batch_axes=(1,))[2]
+    assert one.inputs.equal(steps[:, 2:]) and one.attributions.equal(steps[:, 2:])
+
+
+def test_what_the_batch_shares_stays_whole():
+    shared, own = torch.randn(1, 6), torch.randn(3, 6)
+    one = images(3, attributions=(own, shared), explained=(own, shared), batch_axes=(0, 0))[1]
+    assert one.attributions[0].equal(own[1:2]) and one.attributions[1].equal(shared)
+
+
+def test_tokens_of_a_sample_and_of_all():
+    assert images(2, tokens=[["a", "b"], ["c"]])[1].words() == ["c"]
+    assert images(2, tokens=["a", "b"])[1].words() == ["a", "b"]
+    assert images(2).words() is None
+
+
+def test_labels():
+    explanation = images(class_names=["cat", "dog"])
+    assert [explanation.label(index) for index in (0, 1, 2)] == ["cat", "dog", "2"]
+
+
+@pytest.mark.parametrize("targets, expected", [
+    (None, None), (torch.zeros(3, dtype=torch.long), None), (torch.zeros(3, 4, dtype=torch.long), 4),
+    (torch.zeros(3, 4), None)])
+def test_several_targets_are_two_axes_of_integers(targets, expected):
+    assert images(targets=targets).n_targets() == expected
+
+
+def test_batch_axes_must_be_as_many_as_the_tensors():
+    with pytest.raises(ValueError) as error:
+        images(explained=(torch.zeros(3), torch.zeros(3)))
+    assert str(error.value) == "batch_axes must hold one axis for each of the 2 tensors explained, but got (0,)"
+
+
+def test_repr_is_short():
+    assert repr(images(explainer={"name": "VarGrad", "layer": "conv2"})) == (
+        "Explanation(VarGrad at conv2, batch=3, attributions=(3, 1, 4, 4), seconds=0.25)")
+
+
+@pytest.mark.parametrize("explanation", [
+    images(),
+    images(0),
+    images(targets=None, prediction=None, probability=None, output=None, diagnostics={}),
+    images(targets=torch.randn(3, 10)),
+    images(kind="image", class_names=("cat", "dög"), feature_names=["a\n", '"'], tokens=[["[CLS]", "é"], [], ["x"]]),
+    images(explainer={"name": "X", "layer": ("a", "b"), "noise": 0.1, "n": None, "on": True, "deep": {"x": [1, (2,)]}}),
+    nested(), nested(torch.bfloat16), nested(torch.float16), nested(torch.float64),
+    images(inputs={"ids": torch.arange(6).reshape(3, 2), "mask": torch.ones(3, 2, dtype=torch.bool), 3: (), "": []}),
+    images(inputs={"a.b": torch.zeros(3), "a": {"b": torch.ones(3)}}),
+    images(inputs=torch.tensor([float("nan"), float("-inf"), -0.0])),
+    images(inputs=torch.tensor(3.5, dtype=torch.float64)),
+    images(seconds=float("inf")),
+], ids=range(15))
+def test_a_file_gives_back_what_was_saved(explanation, tmp_path):
+    explanation.save(tmp_path / "x.safetensors")
+    loaded = Explanation.load(tmp_path / "x.safetensors")
+    for item in fields(Explanation):
+        assert same(getattr(loaded, item.name), getattr(explanation, item.name)), item.name
+
+
+def test_views_and_gradients_are_saved_as_values(tmp_path):
+    base = torch.randn(6, 3, requires_grad=True)
+    explanation = images(3, attributions=base.T * 1, explained=base.T, inputs=base[::2])
+    explanation.save(tmp_path / "x")
+    loaded = Explanation.load(tmp_path / "x")
+    assert loaded.explained.equal(base.T) and loaded.inputs.equal(base[::2])
+    assert not loaded.explained.requires_grad
+    square = torch.randn(3, 3)
+    images(attributions=square, explained=square.T).save(tmp_path / "x")
+    assert Explanation.load(tmp_path / "x").explained.equal(square.T)
+
+
+def test_a_tensor_held_twice_is_written_once(tmp_path):
+    images().save(tmp_path / "x")
+    with safe_open(tmp_path / "x", "pt") as file:
+        assert sorted(file.keys()) == [
+            "attributions", "diagnostics.completeness_gap", "explained", "output", "prediction", "probability",
+            "targets"]
+
+
+def test_named_tuples_and_arrays_become_plain(tmp_path):
+    pair = namedtuple("pair", "a b")(torch.ones(3), torch.zeros(3))
+    explanation = images(attributions=pair, explained=pair, batch_axes=(0, 0), class_names=np.array(["a", "b"]),
+                         explainer={"name": "X", "n_iter": np.int64(3)})
+    explanation.save(tmp_path / "x")
+    loaded = Explanation.load(tmp_path / "x")
+    assert type(loaded.attributions) is tuple and same(loaded.attributions, tuple(pair))
+    assert loaded.class_names == ["a", "b"] and type(loaded.explainer["n_iter"]) is int
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    with pytest.raises(TypeError) as error:
+        images(explainer={"name": "X", "score": {"by": len}}).save(tmp_path / "x")
+    assert str(error.value) == (
+        "to be saved, explainer.score.by must be made of tensors, numbers, strings, None, sequences and mappings, "
+        "but got builtin_function_or_method; put its name there instead, by dataclasses.replace")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    images().save(path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        nested().save(path)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_folder_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        images().save(tmp_path / "no" / "x")
+    path = str(tmp_path / "no" / "x")
+    assert str(error.value) == f"the folder of {path!r} does not exist; make it first, as by mkdir"
+
+
+def test_loading_what_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Explanation.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"not tensors at all", b"\x80\x04\x95"])
+def test_loading_what_is_no_safetensors_file(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        Explanation.load(tmp_path / "x")
+    assert str(error.value).startswith(f"{str(tmp_path / 'x')!r} is no safetensors file, or a damaged one: ")
+
+
+def test_loading_a_file_cut_short(tmp_path):
+    images().save(tmp_path / "x")
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-10])
+    with pytest.raises(ValueError, match="is no safetensors file, or a damaged one"):
+        Explanation.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_loading_the_tensors_of_others(tmp_path, metadata):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "x", metadata)
+    with pytest.raises(ValueError) as error:
+        Explanation.load(tmp_path / "x")
+    assert str(error.value) == (
+        f"{str(tmp_path / 'x')!r} holds no explanation, but tensors saved by something else than Explanation.save; "
+        "read them with safetensors.torch.load_file")
+
+
+def test_loading_another_version(tmp_path):
+    save_file({}, tmp_path / "x", {"format": "pnpx.explanation", "version": "2", "record": "{}"})
+    with pytest.raises(ValueError) as error:
+        Explanation.load(tmp_path / "x")
+    assert str(error.value) == (f"{str(tmp_path / 'x')!r} is of format version 2, and this pnpx reads version 1; "
+                                "load it with the pnpx that saved it, or a later one")
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "{}", json.dumps({"inputs": {"tensor": "gone"}}),
+                                    json.dumps({"inputs": {"set": []}}), json.dumps({"colour": 1})])
+def test_loading_a_damaged_record(tmp_path, record):
+    save_file({}, tmp_path / "x", {"format": "pnpx.explanation", "version": "1", "record": record})
+    with pytest.raises(ValueError) as error:
+        Explanation.load(tmp_path / "x")
+    assert str(error.value).startswith(f"{str(tmp_path / 'x')!r} is a damaged explanation: ")
+
+
+def test_html_is_self_contained_and_escaped():
+    shown = images(explainer={"name": "<script>alert(1)</script>", "layer": '"><img src=x>'})._repr_html_()
+    assert '<img src="data:image/png;base64,iVBORw0KGgo' in shown
+    assert "<script" not in shown and "<img src=x" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; at &quot;&gt;&lt;img src=x&gt;: sample 1 of 3" in shown
+
+
+def test_html_of_no_samples():
+    assert images(0)._repr_html_() == "<p>SmoothGrad (no samples)</p>"
