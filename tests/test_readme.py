@@ -1,0 +1,51 @@
+"""What the README shows is true: its Python runs, its commands and links exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="the README shows a Hugging Face model; pip install pnpx[text]")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["attributions"].shape == (1, 32, 4, 4)
+    assert namespace["out"].shape[:2] == (4, 8)
+    assert namespace["why"].prediction.tolist() == [8]
+    assert namespace["halves"].shape[0] == 1
+    assert (tmp_path / "eight_not_three.png").stat().st_size > 1000
+
+
+def test_the_picture_is_what_the_code_draws(tmp_path, monkeypatch):
+    """Pixel by pixel the fonts and versions of a machine would matter; the numbers that it shows do not."""
+    import pnpx
+    from pnpx import zoo
+
+    image = zoo.data("digits").inputs[2:3]
+    model = zoo.load("digits_cnn")
+    why = pnpx.IntegratedGradients(model, n_steps=64).explain(image, targets=[[8, 3]])
+    sums = why.attributions.flatten(2).sum(2)
+    eight, three = (model(image) - model(torch.zeros_like(image)))[0, [8, 3]].tolist()
+    torch.testing.assert_close(sums, torch.tensor([[eight, three]]), rtol=0.02, atol=0.05)
+    assert (ROOT / "notebooks" / "eight_not_three.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_links_and_commands_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+    for config in re.findall(r"configs/\w+\.yaml", TEXT):
+        assert (ROOT / config).exists(), config
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in re.findall(r"^\$ make (\w+)", TEXT, flags=re.MULTILINE):
+        assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command
