@@ -1,6 +1,7 @@
 """A call of a model for several copies of its batch, or for some of its samples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -73,9 +74,10 @@ def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
 def rows_of_call(call: Call, rows: slice) -> Call:
     """The call for some of the samples."""
     size = call.batch_size
-    return Call(
-        rows_of(call.forward, rows, size),
-        call.keywords,
-        rows_of(call.additional_args, rows, size),
-        rows_of(dict(call.additional_kwargs), rows, size),
+    return replace(
+        call,
+        forward=rows_of(call.forward, rows, size),
+        additional_args=rows_of(call.additional_args, rows, size),
+        additional_kwargs=rows_of(dict(call.additional_kwargs), rows, size),
+        steps=None if call.steps is None else call.steps[rows],
     )
