@@ -50,8 +50,8 @@ def part_of(whole: Any, key: int | str, what: str = "batch") -> Any:
             return getattr(whole, key)
         except AttributeError:
             known = [str(name) for name, _ in items(whole)] if is_container(whole) else []
-            known = list(getattr(whole, "_fields", known))
-            raise LookupError(f"a {type(whole).__name__} as {what} has no part {key!r}; {nearest(key, known)}") from None
+            hint = nearest(key, getattr(whole, "_fields", known))
+            raise LookupError(f"a {type(whole).__name__} as {what} has no part {key!r}; {hint}") from None
     if not isinstance(whole, (tuple, list)):
         raise TypeError(
             f"an int as extractor takes a part of a tuple or list, but the {what} is a {type(whole).__name__}; "

@@ -58,7 +58,7 @@ def arguments(
 
 
 def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
-    """``value`` for some of the samples: every tensor or array in it that has an axis of the batch is cut to ``rows``."""
+    """``value`` for some of the samples: each tensor or array in it with an axis of the batch is cut to ``rows``."""
 
     def cut(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
         if isinstance(leaf, PackedSequence):

@@ -245,9 +245,8 @@ class LayerBound(Bound):
                 agrees = False
             if agrees:
                 if watch is not None:
-                    used = watch.used
                     for number, event in enumerate(self._recording.prefix or []):
-                        event.keep(lambda index, number=number: (number, index) in used)  # type: ignore[misc]
+                        event.keep({index for at, index in watch.used if at == number})
                 return True
         if not same(self._run_clean(replay=False), self._output):
             warn_unsteady()

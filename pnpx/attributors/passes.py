@@ -7,7 +7,7 @@ again.
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +40,11 @@ class Event:
     unused: frozenset[int] = frozenset()
     """Which of the tensors in ``output``, by number, no later pass reads."""
 
-    def keep(self, used: Callable[[int], bool]) -> None:
+    def keep(self, used: Collection[int]) -> None:
         """Drop those tensors that are not ``used``, by number; what is no float, or packed, is kept."""
         leaves, packed = tensors(self.output), is_packed(self.output)
         self.unused = frozenset(
-            index
-            for index, leaf in enumerate(leaves)
-            if not used(index) and _can_be_hollow(leaf, packed[index])
+            index for index, leaf in enumerate(leaves) if index not in used and _can_be_hollow(leaf, packed[index])
         )
         if self.unused:
             kept = [hollow(leaf, leaf.shape) if index in self.unused else leaf for index, leaf in enumerate(leaves)]

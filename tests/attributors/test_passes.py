@@ -162,7 +162,7 @@ def test_the_place_itself_does_not_run_in_a_replay(model):
 def test_a_replay_that_meets_other_modules_says_so(model):
     recording, _ = record(model, "head")
     model.forward = lambda x: model.head(model.relu(x))
-    with pytest.raises(Diverged, match="^met ReLU where Linear ran before$"):
+    with pytest.raises(Diverged, match=r"^met ReLU where Linear ran before$"):
         replay(model, recording, [recording.values[0]])
 
 

@@ -233,12 +233,13 @@ class Changes(nn.Module):
 
 
 MODELS = {
-    Skips: ["stem", "tanh", "one", "one:input", "relu#1", "two", "two:input", "relu#2", "relu#3", "relu#3:input", "head",
-            "head:input", ["one", "relu#2"]],
+    Skips: ["stem", "tanh", "one", "one:input", "relu#1", "two", "two:input", "relu#2", "relu#3", "relu#3:input",
+            "head", "head:input", ["one", "relu#2"]],
     Direct: ["stem#1", "mid", "mid:input", "stem#2", "head:input"],
     Tuples: ["stem", "split", "merge:input", "merge", "mid", ["split", "mid"]],
     SeqFirst: ["stem", "lstm", "lstm:input", "mid", "head:input", "mid:input"],
-    Attention: ["stem", "attention", "attention:input", "encoder", "encoder.linear1", "encoder.self_attn", "head:input"],
+    Attention: ["stem", "attention", "attention:input", "encoder", "encoder.linear1", "encoder.self_attn",
+                "head:input"],
     Packs: ["stem", "gru", "gru:input", "drop"],
     Windows: ["mid", "mid:input", "head:input", "stem"],
     Positions: ["stem", "mid", "mid:input", "head:input"],
@@ -246,7 +247,9 @@ MODELS = {
     Loops: ["cell#1", "lift#2", "cell#3", "cell#3:input", "lift#4", "head:input"],
     Changes: ["stem", "mid", "mid:input", "head:input"],
 }
-CASES = [pytest.param(kind, layer, id=f"{kind.__name__}-{layer}") for kind, layers in MODELS.items() for layer in layers]
+CASES = [
+    pytest.param(kind, layer, id=f"{kind.__name__}-{layer}") for kind, layers in MODELS.items() for layer in layers
+]
 
 
 def built(kind):
@@ -434,8 +437,8 @@ class Stochastic(nn.Module):
 
 def test_a_model_that_stays_random_in_eval_mode():
     message = (
-        "^the model gives different outputs for the same input, although it is in eval mode; its explanation is that of "
-        "its random outputs, and not repeatable$"
+        "^the model gives different outputs for the same input, although it is in eval mode; its explanation is that "
+        "of its random outputs, and not repeatable$"
     )
     with pytest.warns(RuntimeWarning, match=message):
         found = SmoothGrad(built(Stochastic), layer="mid", n_iter=400, noise_std=0.0, batch_size=600).attribute(X, 0)
