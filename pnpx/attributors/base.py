@@ -65,7 +65,7 @@ def explainable(value: Structure, what: str, remedy: str) -> list[int]:
     leaves = tensors(value)
     chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
     if not chosen:
-        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or type(value).__name__
+        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or f"a {type(value).__name__} without tensors"
         raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
     return chosen
 

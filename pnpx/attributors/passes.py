@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.intercept import Run
@@ -73,6 +74,8 @@ class Arguments:
         self._keys = [
             key for key, value in zip(keys, values, strict=True) if "mask" not in names[key] and _has_floats(value)
         ]
+        if not self._keys:  # then there is nothing to explain, and the error will say what was found instead
+            self._keys = [key for key in keys if "mask" not in names[key]]
         chosen = [value for key, value in zip(keys, values, strict=True) if key in self._keys]
         self.value: Structure
         if len(chosen) == 1:
@@ -206,9 +209,11 @@ class Recording(_Pass):
                 )
             if count < (place.call or 1):
                 ran = f"it runs {count} times" if count else "the model ran without calling it"
-                raise RuntimeError(
-                    f"the layer {str(place)!r} was not reached: {ran}; choose one that the forward pass uses"
-                )
+                remedy = "choose one that the forward pass uses"
+                if isinstance(place.module, torch.jit.ScriptModule):
+                    ran = "TorchScript runs the modules inside it out of sight"
+                    remedy = "explain the inputs (layer=None), or the model that was scripted or traced"
+                raise RuntimeError(f"the layer {str(place)!r} was not reached: {ran}; {remedy}")
 
 
 def _enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
