@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.intercept import Run
-from pnpx.attributors.needed import Watch, hollow
+from pnpx.attributors.needed import Dropped, Watch, hollow
 from pnpx.attributors.places import ModulePlace
 from pnpx.structure import Structure, is_packed, map_tensors, rebuild, tensors
 
@@ -292,7 +292,7 @@ class Replay(_Pass):
         parts = []
         for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
             if index in event.unused:
-                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis))
+                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis)).as_subclass(Dropped)
             else:
                 part = repeat(tensor, self._repeats, axis)
                 if self._watch is not None and _can_be_hollow(part, packed[index]):
