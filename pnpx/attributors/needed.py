@@ -48,7 +48,7 @@ class Dropped(Tensor):
     ) -> Any:
         """Tell shapes and the like; refuse everything else."""
         if func in _METADATA:
-            return super().__torch_function__(func, types, tuple(args), kwargs or {})
+            return super().__torch_function__(func, types, tuple(args), kwargs or {})  # type: ignore[no-untyped-call]
         raise RuntimeError("the model reads an output that no pass over the batch itself has read")
 
 

@@ -291,6 +291,7 @@ class Replay(_Pass):
         axes, packed = (self._axes or [])[self._position - 1], is_packed(event.output)
         parts = []
         for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
+            part: Tensor
             if index in event.unused:
                 part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis)).as_subclass(Dropped)
             else:
