@@ -113,20 +113,11 @@ def _aligned(
 ) -> tuple[int, list[Tensor], list[Tensor]]:
     """Along which axis single samples are put together, and their values and results, made ready for that.
 
-    What has the same shape, ``whole``, for one sample and for all gets an axis for the samples in front, unless one of
-    size 1 is there already. Where a size follows that of the batch, the samples lie along that axis.
+    It is one in front, added where it is not there already: both for what has the same shape, ``whole``, for one sample
+    and for all, and for what holds several rows a sample, whose order among the rows of a batch nothing tells.
     """
-    added = values[0].ndim == len(whole) + 1
-    alone = values[0].shape[1:] if added else values[0].shape
-    differing = [axis for axis, (size, one) in enumerate(zip(whole, alone, strict=True)) if size != one]
-    if differing and added:
-        axis = differing[0]
-        values, results = [value[0] for value in values], [result[0] for result in results]
-        if n_targets is not None:
-            results = [result.movedim(0, axis + 1) for result in results]
-        return axis, values, results
-    if differing or added or own_axis == 0:
-        return (differing or [0])[0], values, results
+    if values[0].ndim == len(whole) + 1 or own_axis == 0:
+        return 0, values, results
     if n_targets is not None:
         results = [result.movedim((own_axis or 0) + 1, 0) for result in results]
     return 0, [value[None] for value in values], [result[None] for result in results]
