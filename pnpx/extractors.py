@@ -334,7 +334,11 @@ def _whole(
                 f"the batch has {len(left)} parts, but the model's forward takes {limit} "
                 f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
             )
-        return left, (None,) * len(left), {}
+        names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
+        kept = [(name, part) for name, part in zip(names, left, strict=True) if name not in LABELS]
+        if len(kept) == len(left):
+            return left, (None,) * len(left), {}
+        return tuple(part for _, part in kept), tuple(name for name, _ in kept), {}
     if not is_container(batch):
         return batch, (None,), {}
     parts = {str(key): part for key, part in items(batch) if key not in taken and key not in LABELS}

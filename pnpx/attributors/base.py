@@ -145,7 +145,7 @@ class Bound(ABC):
         """The gradients at ``points``: for each target, for each explained tensor, (points, *its shape).
 
         All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
-        with the first chunk: its first rows must be those of a pass of one copy.
+        with the first chunk: its last rows must be those of a pass of one copy.
         """
         if len(points) == 1 or self._several_work:
             return self._gradients(points, aim)
@@ -173,7 +173,7 @@ class Bound(ABC):
                 tensor.requires_grad_()
             output = self.run(edited, copies)
             if check:
-                self._require_agreement(output, points[0], copies)
+                self._require_agreement(output, points[-1], copies)
             found = self._differentiate(aim.scores(output, copies), edited)
         if check:
             self._several_work = True
@@ -182,11 +182,14 @@ class Bound(ABC):
             for gradients in found
         ]
 
-    def _require_agreement(self, output: Any, first: Point, copies: int) -> None:
-        """Require that ``output``, for so many copies, begins with what one copy alone gives."""
+    def _require_agreement(self, output: Any, last: Point, copies: int) -> None:
+        """Require that ``output``, for so many copies, ends with what the last one alone gives.
+
+        The last one: what depends on the rows before it, as a running sum over the batch does, shows there.
+        """
         with torch.no_grad():
-            alone = self.run(self._joined([first]), 1)
-            if not begins_with(output, alone, copies):
+            alone = self.run(self._joined([last]), 1)
+            if not ends_with(output, alone, copies):
                 raise RuntimeError("several copies of the batch in a pass do not give what one gives")
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
@@ -255,10 +258,10 @@ class Bound(ABC):
         """The place in words, for errors."""
 
 
-def begins_with(several: Any, one: Any, copies: int) -> bool:
-    """Whether ``several``, the output for so many copies of a batch, begins with ``one``, up to rounding."""
+def ends_with(several: Any, one: Any, copies: int) -> bool:
+    """Whether ``several``, the output for so many copies of a batch, ends with ``one``, up to rounding."""
     if isinstance(one, list):  # an entry a sample, of any number of boxes
-        return isinstance(several, list) and len(several) == copies * len(one) and same(several[: len(one)], one)
+        return isinstance(several, list) and len(several) == copies * len(one) and same(several[-len(one) :], one)
     left, right = tensors(several), tensors(one)
     if len(left) != len(right):
         return False
@@ -266,7 +269,7 @@ def begins_with(several: Any, one: Any, copies: int) -> bool:
     for leaf, alone in zip(left, right, strict=True):
         repeated = leaf.ndim == alone.ndim > 0 and len(leaf) == copies * len(alone)
         # What has no batch axis in front is carried along; the tensor that is scored must have one, see check_rows.
-        rows.append(leaf[: len(alone)] if repeated else alone)
+        rows.append(leaf[-len(alone) :] if repeated else alone)
     return same(rows, right)
 
 

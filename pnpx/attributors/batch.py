@@ -23,9 +23,10 @@ def argument_axis(tensor: Tensor | np.ndarray[Any, Any], batch_size: int) -> int
 
 
 def repeated(value: Any, copies: int, batch_size: int) -> Any:
-    """``value``, an argument or a structure of them, for so many copies of the batch."""
-    if copies == 1:
-        return value
+    """``value``, an argument or a structure of them, for so many copies of the batch; its tensors are copies always.
+
+    A model may change what it is given in place.
+    """
     packed = is_packed(value)
     return rebuild(
         value,
@@ -46,7 +47,7 @@ def arguments(
     if forward is not None:
         supply = iter(forward)
         values = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in values]
-    elif copies > 1:
+    else:
         values = [repeated(value, copies, size) for value in values]
     new = Call(
         call.with_values(values).forward,
@@ -55,6 +56,17 @@ def arguments(
         {name: repeated(value, copies, size) for name, value in call.additional_kwargs.items()},
     )
     return new.args, new.kwargs
+
+
+def rows_of_batch(batch: Any, rows: slice, batch_size: int) -> Any:
+    """A user's ``batch`` for some of the samples: as `rows_of`, and lists with an entry a sample are cut as well."""
+    if type(batch) in (list, tuple):
+        if len(batch) == batch_size and all(item is None or isinstance(item, (int, float, str)) for item in batch):
+            return batch[rows]
+        return type(batch)(rows_of_batch(item, rows, batch_size) for item in batch)
+    if type(batch) is dict:
+        return {key: rows_of_batch(item, rows, batch_size) for key, item in batch.items()}
+    return rows_of(batch, rows, batch_size)
 
 
 def rows_of(value: Any, rows: slice, batch_size: int) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
 from pnpx.attributors.batch import arguments, rows_of_call
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Watch
+from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import Reached, Recording, Replay
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.repeating import axes_of, axes_seen
@@ -88,9 +88,10 @@ class LayerBound(Bound):
         if self._replay is None:
             self._replay = self._replay_agrees()
         if self._replay and any(event.unused for event in self._recording.prefix or []):
+            before = getattr(reads, "count", 0)
             try:
                 output = self._run(edited, copies, replay=True)
-                if not _holds_nan(output):
+                if getattr(reads, "count", 0) == before and not _holds_nan(output):
                     return output
             except torch.cuda.OutOfMemoryError:
                 raise
@@ -130,7 +131,7 @@ class LayerBound(Bound):
 
     def _record(self) -> tuple[Recording, Any, tuple[Structure, ...]]:
         """Run the model once: the outputs of what runs before the places, the output, and what is at the places."""
-        args, kwargs = self.call.args, self.call.kwargs
+        args, kwargs = arguments(self.call, 1)
         clean: dict[Place, Structure] = {}
         with torch.set_grad_enabled(self._graph):
             for place in self._attributor.places:
@@ -171,7 +172,8 @@ class LayerBound(Bound):
         recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True)
         try:
             with torch.no_grad(), intercepting(recording, self._modules):
-                self.model(*call.args, **call.kwargs)
+                args, kwargs = arguments(call, 1)
+                self.model(*args, **kwargs)
         except Reached:
             return recording
         raise RuntimeError(f"{self.describe()} was reached for the batch itself, but not for another input")
