@@ -33,7 +33,8 @@ def test_a_model_that_changes_its_arguments_in_place(kind, layer, batch_size):
         return self.b(torch.tanh(self.a(x)) * x * y)
 
     x, y = X.clone(), X.clone().abs()
-    options = {"forward_arg_extractor": 0, "additional_forward_arg_extractor": 1, "layer": layer, "batch_size": batch_size}
+    options = {"forward_arg_extractor": 0, "additional_forward_arg_extractor": 1, "layer": layer}
+    options["batch_size"] = batch_size
     found = kind(net(forward=changing), **options).attribute((x, y), 1)
     torch.testing.assert_close(found, kind(net(forward=careful), **options).attribute((x, y), 1))
     assert torch.equal(x, X) and torch.equal(y, X.abs())
