@@ -9,8 +9,8 @@ pnpx.zoo.train_sentiment`` trains the one there is again.
 """
 
 from pnpx.zoo.datasets import ZooData, data, data_names
+from pnpx.zoo.examples import TextData, sentences
 from pnpx.zoo.registry import TextEntry, ZooEntry, entry, load, names, text_folder, text_names, tokenizer
-from pnpx.zoo.sentences import TextData, sentences
 
 __all__ = [
     "TextData",

@@ -1,8 +1,8 @@
 """Train the sentiment model: ``python -m pnpx.zoo.train_sentiment --data FOLDER [--output FOLDER]``.
 
 A small BERT with its own WordPiece vocabulary, for transformers' ``from_pretrained``. FOLDER holds VADER's rated
-sentences, which ``pnpx.zoo.rated`` says how to get. A fifth of the documents is held out, and measured once. The recipe
-was chosen on a fifth of the others. On one machine a run repeats itself exactly and takes two minutes or so.
+sentences, which ``pnpx.zoo.rated`` says how to get. A fifth of the documents is held out, and measured once. Dropout
+and hiding were chosen on a fifth of the others. On one machine a run repeats itself exactly; it takes a minute or two.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from pnpx.explanation import write_whole
 from pnpx.zoo.datasets import SPLIT_SEED, WEIGHTS
+from pnpx.zoo.examples import CLASS_NAMES
 from pnpx.zoo.rated import (
     HELD_OUT,
     HOW_TO_GET,
@@ -33,7 +34,6 @@ from pnpx.zoo.rated import (
     split_sentences,
 )
 from pnpx.zoo.registry import TEXT_RECORD, import_transformers
-from pnpx.zoo.sentences import CLASS_NAMES
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL))
