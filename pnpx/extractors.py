@@ -306,7 +306,9 @@ def _whole(
             "say which part is explained: forward_arg_extractor"
         )
     floats = {key: part for key, part in parts.items() if _is_float(part)}
-    explained = floats or {key: part for key, part in parts.items() if isinstance(part, (Tensor, np.ndarray))} or parts
+    others = {key: part for key, part in parts.items() if isinstance(part, (Tensor, np.ndarray))}
+    features = {key: part for key, part in others.items() if not key.endswith(("mask", "type_ids", "position_ids"))}
+    explained = floats or features or others or parts
     return explained, tuple(explained), {key: part for key, part in parts.items() if key not in explained}
 
 

@@ -72,10 +72,5 @@ def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
 
 def rows_of_call(call: Call, rows: slice) -> Call:
     """The call for some of the samples."""
-    size = call.batch_size
-    return Call(
-        rows_of(call.forward, rows, size),
-        call.keywords,
-        rows_of(call.additional_args, rows, size),
-        rows_of(dict(call.additional_kwargs), rows, size),
-    )
+    found: Call = rows_of(call, rows, call.batch_size)  # whatever else a kind of call holds by sample is cut as well
+    return found
