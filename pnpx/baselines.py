@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pnpx.extractors import Call
-from pnpx.structure import map_tensors, tensors
+from pnpx.structure import map_tensors, rebuild, tensors
 from pnpx.suggest import nearest
 
 Baseline: TypeAlias = Any
@@ -24,6 +24,8 @@ def zeros(value: Tensor) -> Tensor:
 def mean(value: Tensor) -> Tensor:
     """Each sample's mean, by channel where ``value`` is (batch, channels, ...) with two axes or more after them."""
     _require_floats(value, "mean")
+    if value.ndim == 1:  # a number a sample; no axes would mean all of them
+        return value.clone()
     axes = list(range(2, value.ndim)) if value.ndim > 3 else list(range(1, value.ndim))
     return value.mean(axes, keepdim=True).expand_as(value)
 
@@ -87,7 +89,7 @@ def baseline_call(call: Call, baseline: Baseline) -> Call:
     Raises:
         ValueError: the baseline does not fit the inputs.
     """
-    if isinstance(call.forward, tuple) and isinstance(baseline, (tuple, list)):
+    if call.is_tuple and isinstance(baseline, (tuple, list)):
         if len(baseline) != len(call.forward):
             raise ValueError(
                 f"there are {len(call.forward)} inputs, so as many baselines, but {len(baseline)} were given"
@@ -111,6 +113,8 @@ def _absent(value: Any, baseline: Baseline) -> Any:
         return map_tensors(BASELINES[baseline], value)
     if callable(baseline):
         found = baseline(value)
+        if len(tensors(found)) != len(tensors(value)):
+            raise TypeError(f"a baseline function must return a tensor for its input, but returned {found!r}")
         for leaf, original in zip(tensors(found), tensors(value), strict=True):
             _require_shape(leaf, original)
         return found
@@ -124,7 +128,7 @@ def _absent(value: Any, baseline: Baseline) -> Any:
                 f"a baseline is a number, a tensor, a name ({', '.join(BASELINES)}), a callable on the input, or one "
                 f"for each input, but got {baseline!r}"
             ) from None
-    return map_tensors(lambda leaf: _expanded(baseline, leaf), value)
+    return rebuild(value, [_expanded(baseline, leaf) for leaf in tensors(value)])
 
 
 def _expanded(baseline: Tensor, value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Only what the extractors take reaches the model. Labels that lie in the batch ar
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,9 +51,12 @@ class Item:
             raise LookupError(f"the batch has no part {self.key!r}; {nearest(str(self.key), batch)}")
         if isinstance(self.key, str):
             try:
+                if type(batch) in (tuple, list):  # they have methods, such as count, but no parts with names
+                    raise AttributeError(self.key)
                 return getattr(batch, self.key)
             except AttributeError:
                 known = [str(key) for key, _ in items(batch)] if is_container(batch) else []
+                known = list(getattr(batch, "_fields", known))
                 raise LookupError(
                     f"a {type(batch).__name__} as batch has no part {self.key!r}; {nearest(self.key, known)}"
                 ) from None
@@ -112,29 +115,42 @@ class Call:
     """What a model is called with.
 
     ``forward`` is what was extracted to be explained: one value, a tuple of values, or a mapping passed by keyword;
-    ``keywords`` says under which name each of its values goes, or None for those that go by position.
+    ``keywords`` says under which name each of its values goes, or None for those that go by position. ``steps``, if it
+    is known, (batch, length), says which steps of the sequences are no padding.
     """
 
     forward: Structure
     keywords: tuple[str | None, ...]
     additional_args: tuple[Any, ...] = ()
     additional_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    steps: Tensor | None = None
 
     @property
     def values(self) -> list[Any]:
         """The values of ``forward``, one a forward argument."""
-        if isinstance(self.forward, Mapping):
+        if self.is_mapping:
             return list(self.forward.values())
-        return list(self.forward) if isinstance(self.forward, tuple) else [self.forward]
+        return list(self.forward) if self.is_tuple else [self.forward]
+
+    @property
+    def is_tuple(self) -> bool:
+        """Whether ``forward`` is a tuple of values; a ``PackedSequence``, or a state (h, c), may be one value."""
+        several = isinstance(self.forward, tuple) and not isinstance(self.forward, PackedSequence)
+        return several and len(self.forward) == len(self.keywords)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether ``forward`` is a mapping of values, and not one value that is a mapping."""
+        return isinstance(self.forward, Mapping) and tuple(self.forward) == self.keywords
 
     def with_values(self, values: Sequence[Any]) -> "Call":
         """The call with other ``values`` of the forward arguments that are explained."""
         forward: Structure = tuple(values)
-        if isinstance(self.forward, Mapping):
+        if self.is_mapping:
             forward = dict(zip(self.forward, values, strict=True))
-        elif not isinstance(self.forward, tuple):
+        elif not self.is_tuple:
             (forward,) = values
-        return Call(forward, self.keywords, self.additional_args, self.additional_kwargs)
+        return replace(self, forward=forward)
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -150,11 +166,12 @@ class Call:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
         """The call with ``function`` applied to each tensor of each argument."""
-        return Call(
-            map_tensors(function, self.forward),
-            self.keywords,
-            map_tensors(function, self.additional_args),
-            map_tensors(function, dict(self.additional_kwargs)),
+        return replace(
+            self,
+            forward=map_tensors(function, self.forward),
+            additional_args=map_tensors(function, self.additional_args),
+            additional_kwargs=map_tensors(function, dict(self.additional_kwargs)),
+            steps=None if self.steps is None else function(self.steps),
         )
 
     @property
@@ -207,7 +224,13 @@ class Signature:
         return name if by_name else None
 
 
-def extract(model: nn.Module, batch: Any, forward: Extractor = None, additional: Extractor = None) -> Call:
+def extract(
+    model: nn.Module,
+    batch: Any,
+    forward: Extractor = None,
+    additional: Extractor = None,
+    padding_mask: Extractor = None,
+) -> Call:
     """The call of ``model`` for ``batch``.
 
     Without extractors a tensor is one argument, a tuple or list several, a mapping or dataclass goes by keyword:
@@ -218,6 +241,7 @@ def extract(model: nn.Module, batch: Any, forward: Extractor = None, additional:
         batch: a tensor, NumPy array, tuple, list, mapping, dataclass, or anything that the extractors understand.
         forward: takes what is explained.
         additional: takes what only goes along. If ``forward`` is left out, the rest of the batch is explained.
+        padding_mask: takes a mask (batch, length), true for the steps of sequences that are no padding.
 
     Raises:
         LookupError: an extractor names a part that the batch does not have.
@@ -233,8 +257,21 @@ def extract(model: nn.Module, batch: Any, forward: Extractor = None, additional:
         ((), ()) if additional is None else _take(signature, batch, additional, "additional_forward_arg_extractor")
     )
     extras = Call(extra, extra_names)
-    call = Call(value, names, extras.args, {**rest, **extras.kwargs})
+    steps = None if padding_mask is None else _take(signature, batch, padding_mask, "padding_mask_extractor")[0]
+    call = Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps))
     return _placed(model, call)
+
+
+def _steps(mask: Any) -> Tensor | None:
+    """``mask`` as booleans (batch, length)."""
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask)
+    if mask.ndim != 2:
+        raise ValueError(
+            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(mask.shape)}"
+        )
+    return mask > 0
 
 
 def _take(
@@ -345,6 +382,7 @@ def _placed(model: nn.Module, call: Call) -> Call:
         call.keywords,
         tuple(map(tensor, call.additional_args)),
         {key: tensor(value) for key, value in call.additional_kwargs.items()},
+        call.steps,
     )
     return converted.map(place)
 

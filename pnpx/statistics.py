@@ -115,9 +115,13 @@ class Variance(Statistic):
         self._scatter = torch.zeros(())
 
     def update(self, samples: Tensor) -> None:
+        if not len(samples):
+            return
         samples = _wide(samples)
-        mean = samples.mean(0)
-        self._join(len(samples), mean, (samples - mean).square().sum(0))
+        # Seen from the first of them, equal samples have a variance of exactly zero, however their sum is rounded.
+        apart = samples - samples[0]
+        middle = apart.mean(0)
+        self._join(len(samples), samples[0] + middle, (apart - middle).square().sum(0))
 
     def merge(self, other: Self) -> None:
         self._join(other.count, other._mean, other._scatter)

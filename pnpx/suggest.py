@@ -22,7 +22,7 @@ def nearest(word: str, candidates: Iterable[object]) -> str:
     close = get_close_matches(word, names, n=1, cutoff=0.6) or ending[:1]
     if not close:
         last = {name.rpartition(".")[2]: name for name in reversed(names)}
-        close = [last[match] for match in get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.75)]
+        close = [last[match] for match in get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.55)]
     if close:
         return f"the nearest: {close[0]!r}"
     if not names:

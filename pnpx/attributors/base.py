@@ -47,9 +47,15 @@ class Value:
         return quantity.reshape([-1 if index == self.axis else 1 for index in range(self.tensor.ndim)])
 
     def for_all(self, sample: Tensor) -> Tensor:
-        """``sample``, of `sample_shape`, shaped so that it adds to every sample, in this tensor's precision."""
+        """``sample``, of `sample_shape`, shaped so that it adds to every sample, in this tensor's precision.
+
+        In padded sequences its first step goes to the first that is no padding, and so on; padding gets zeros.
+        """
         sample = sample.to(self.tensor)
-        return sample if self.axis is None else sample.unsqueeze(self.axis)
+        if self.valid is None:
+            return sample if self.axis is None else sample.unsqueeze(self.axis)
+        order = (self.valid.cumsum(1) - 1).clamp(min=0)
+        return sample[order] * self.valid.reshape(*self.valid.shape, *[1] * (sample.ndim - 1))
 
 
 def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -> list[int]:
@@ -117,6 +123,10 @@ class Bound(ABC):
     def _found(self, place: Structure, chosen: list[int], anchors: list[Tensor], axes: Sequence[int | None]) -> None:
         """Note what was found at the place: its structure, which tensors are explained, and their batch axes."""
         leaves, valid = tensors(place), valid_steps(place)
+        steps = self.call.steps
+        if steps is not None:
+            fits = [axes[index] == 0 and leaf.shape[:2] == steps.shape for index, leaf in enumerate(leaves)]
+            valid = [steps if own is None and fit else own for own, fit in zip(valid, fits, strict=True)]
         self.place, self._chosen, self._anchors = place, chosen, anchors
         self.values = [Value(leaves[index].detach(), axes[index], valid[index]) for index in chosen]
         if any(value.axis is None for value in self.values):

@@ -121,15 +121,17 @@ class LayerBound(Bound):
         """Run the model once: the outputs of what runs before the places, the output, and what is at the places."""
         args, kwargs = self.call.args, self.call.kwargs
         clean: dict[Place, Structure] = {}
-        for place in self._attributor.places:
-            if isinstance(place, ArgumentPlace):
-                location = self._location(place, args, kwargs)
-                args, kwargs = _put(location, args, kwargs, self._anchor(clean, place, _get(location, args, kwargs)))
-        anchors = [partial(self._anchor, clean, place) for place in self._module_places]
-        tap, keep = self._attributor.output_layer, not clean and self._keep
-        recording = Recording(self.model, self._module_places, anchors, tap, keep)
-        with torch.set_grad_enabled(self._graph), intercepting(recording, self._modules):
-            output = self.model(*args, **kwargs)
+        with torch.set_grad_enabled(self._graph):
+            for place in self._attributor.places:
+                if isinstance(place, ArgumentPlace):
+                    location = self._location(place, args, kwargs)
+                    anchored = self._anchor(clean, place, _get(location, args, kwargs))
+                    args, kwargs = _put(location, args, kwargs, anchored)
+            anchors = [partial(self._anchor, clean, place) for place in self._module_places]
+            tap, keep = self._attributor.output_layer, not clean and self._keep
+            recording = Recording(self.model, self._module_places, anchors, tap, keep)
+            with intercepting(recording, self._modules):
+                output = self.model(*args, **kwargs)
         recording.check()
         return recording, recording.tapped if tap else output, tuple(clean[place] for place in self._attributor.places)
 

@@ -55,6 +55,9 @@ class Explainer(ABC, metaclass=_Named):
         forward_arg_extractor: takes from the batch what is explained: a position, a key, a sequence of them, or a
             callable. None: the whole batch. See `pnpx.extractors.extract`.
         additional_forward_arg_extractor: takes what only goes along.
+        padding_mask_extractor: takes which steps (batch, length) of sequences are no padding, such as an attention
+            mask. Padding then gets no noise, does not count for a sample's range, and how much of it there is does not
+            change the noise of the rest.
         output_extractor: finds the tensor of scores in what the model returns: a position, a key, or a callable.
         output_layer: a module whose output is taken instead, such as the logits before a softmax head.
         inference_mode: take the scores from "logits" (the output as it is), their "softmax" or "log_softmax".
@@ -74,6 +77,7 @@ class Explainer(ABC, metaclass=_Named):
     layer: Layer = None
     forward_arg_extractor: Extractor = None
     additional_forward_arg_extractor: Extractor = None
+    padding_mask_extractor: Extractor = None
     output_extractor: Extractor = None
     output_layer: str | nn.Module | None = None
     inference_mode: InferenceMode = "logits"
@@ -188,7 +192,13 @@ class Explainer(ABC, metaclass=_Named):
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         with torch.inference_mode(False), torch.no_grad():
-            call = extract(unwrapped(self.model), inputs, self.forward_arg_extractor, self.additional_forward_arg_extractor)
+            call = extract(
+                unwrapped(self.model),
+                inputs,
+                self.forward_arg_extractor,
+                self.additional_forward_arg_extractor,
+                self.padding_mask_extractor,
+            )
             size = call.batch_size
             reference = self.reference_call(call)
             attributor = self.attributor

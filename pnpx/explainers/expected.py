@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.attributors import Bound
 from pnpx.baselines import baseline_call
@@ -15,6 +16,7 @@ from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, tunable
 from pnpx.statistics import Mean
+from pnpx.structure import tensors
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class ExpectedGradients(GradientExplainer):
         def two(value: Any) -> Any:
             if isinstance(value, Mapping):
                 return {key: two(part) for key, part in value.items()}
+            if isinstance(value, PackedSequence):
+                (value,) = tensors(value)
             if isinstance(value, (tuple, list)):
                 return tuple(two(part) for part in value)
             value = torch.as_tensor(value)
@@ -73,12 +77,7 @@ class ExpectedGradients(GradientExplainer):
         order = torch.randperm(count, generator=generator)
         for turn in range(min(count, self.n_iter)):
             baseline = [values[int(order[turn])] for values in sets]
-            call = baseline_call(
-                bound.call,
-                baseline[0]
-                if not isinstance(bound.call.forward, (tuple, Mapping))
-                else self._named(bound.call, baseline),
-            )
+            call = baseline_call(bound.call, self._named(bound.call, baseline))
             starts = bound.activations(call)
             ways = [value.tensor - start for start, value in zip(starts, bound.values, strict=True)]
             for position in positions[turn::count].tolist():
@@ -86,7 +85,9 @@ class ExpectedGradients(GradientExplainer):
 
     @staticmethod
     def _named(call: Call, baseline: list[Tensor]) -> Any:
-        return dict(zip(call.forward, baseline, strict=True)) if isinstance(call.forward, Mapping) else tuple(baseline)
+        if isinstance(call.forward, Mapping):
+            return dict(zip(call.forward, baseline, strict=True))
+        return tuple(baseline) if call.is_tuple else baseline[0]
 
     def _sets(self, call: Call) -> list[Tensor]:
         """The baselines of each input, (n_baselines, ...)."""
@@ -104,6 +105,9 @@ class ExpectedGradients(GradientExplainer):
         sets = []
         for values, value in zip(given, call.values, strict=True):
             values = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+            if isinstance(value, PackedSequence) and isinstance(values, Tensor):
+                (value,) = tensors(value)
+                values = values[:, : value.shape[1]]  # some samples of a batch may all be shorter than the longest
             if not isinstance(values, Tensor) or not isinstance(value, Tensor):
                 raise TypeError(
                     f"baselines must be a tensor (n_baselines, ...) for each input, but got {type(values).__name__}"

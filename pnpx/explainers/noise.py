@@ -72,12 +72,8 @@ class NoisyGradient(GradientExplainer):
         """The noisy copies."""
         clean = [value.tensor for value in bound.values]
         scales = [self._scale(value, bound) for value in bound.values]
-        sample = SAMPLERS[self.sampler or self.default_sampler]
         # A generator for each tensor, lest the draws of one depend on the size of another.
-        draws = [
-            sample(value.sample_shape, self.n_iter, torch.Generator().manual_seed(self.seed + _STRIDE * index))
-            for index, value in enumerate(bound.values)
-        ]
+        draws = [self._draws(value, self.seed + _STRIDE * index) for index, value in enumerate(bound.values)]
         for noises in zip(*draws, strict=True):
             noisy = [
                 torch.addcmul(value.tensor, scale, value.for_all(noise))
@@ -88,6 +84,17 @@ class NoisyGradient(GradientExplainer):
                 factor = noisy if self.input_x_gradient == "noisy" else clean
             yield Point(noisy, factor)
 
+    def _draws(self, value: Value, seed: int) -> Iterator[Tensor]:
+        """Standard normal noise for a sample of ``value``, ``n_iter`` times."""
+        sample = SAMPLERS[self.sampler or self.default_sampler]
+        if value.valid is None:
+            return sample(value.sample_shape, self.n_iter, torch.Generator().manual_seed(seed))
+        # A generator for each step of a sequence, lest the draws depend on how long the longest one beside it is.
+        steps, *shape = value.sample_shape
+        seeds = [seed + _STEP * step for step in range(steps)]
+        of_steps = [sample(shape, self.n_iter, torch.Generator().manual_seed(seed)) for seed in seeds]
+        return (torch.stack(noises) for noises in zip(*of_steps, strict=True))
+
     def _scale(self, value: Value, bound: Bound) -> Tensor:
         """The standard deviation for each sample, shaped to multiply noise for all of them."""
         if self.noise_std is not None:
@@ -96,6 +103,7 @@ class NoisyGradient(GradientExplainer):
 
 
 _STRIDE = 1_000_003  # sets the seeds of a place's tensors apart
+_STEP = 7_919  # and those of the steps of a sequence of its own length
 
 
 def _zeros(value: Value) -> Tensor:

@@ -7,7 +7,7 @@ at layers by `PlaceGame`; for texts that lose words, and with them their length,
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -166,8 +166,8 @@ class PerturbationExplainer(Explainer):
     def reference_call(self, call: Call) -> Call:
         """The call of the baseline."""
         gone = call if self.replacement is not None else baseline_call(call, self.baseline)
-        rows = torch.arange(call.batch_size)
-        return _Rows(gone.forward, gone.keywords, gone.additional_args, gone.additional_kwargs, rows, len(rows))
+        parts = {f.name: getattr(gone, f.name) for f in fields(Call)}
+        return _Rows(**parts, rows=torch.arange(call.batch_size), total=call.batch_size)
 
     def explain_at(self, bound: Bound, aim: Aim, reference: Call | None) -> list[list[Tensor]]:
         """What the groups are worth, for each of their elements."""
