@@ -1,6 +1,7 @@
 """Coalitions of groups, which are kept while the others are replaced, and least squares over them."""
 
 from functools import lru_cache
+from itertools import combinations
 from math import comb
 
 import torch
@@ -62,8 +63,10 @@ def shapley_coalitions(groups: int, count: int, seed: int) -> tuple[Tensor, Tens
 
 def _of_size(groups: int, size: int) -> Tensor:
     """All coalitions of one size."""
-    members = torch.combinations(torch.arange(groups), size)
-    return torch.zeros(len(members), groups, dtype=torch.bool).scatter_(1, members, True)
+    fewer = min(size, groups - size)
+    members = torch.tensor(list(combinations(range(groups), fewer)))
+    kept = torch.zeros(len(members), groups, dtype=torch.bool).scatter_(1, members, True)
+    return kept if size == fewer else ~kept
 
 
 def _drawn(groups: int, shares: dict[int, float], pairs: int, seed: int) -> tuple[Tensor, Tensor]:
