@@ -28,7 +28,8 @@ class _OneOff(Design):
 
 
 class FeatureAblation(PerturbationExplainer):
-    """The score less that with a group of features replaced, for one group at a time.
+    """The score less that with a group of features replaced, for one group at a time (Covert, Lundberg and Lee, 2021,
+    arXiv:2011.14878).
 
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, -1.0]]))

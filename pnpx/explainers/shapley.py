@@ -4,6 +4,7 @@ import warnings
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from math import factorial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,18 +25,24 @@ class KernelShap(PerturbationExplainer):
     games of groups that interact in pairs, once the draws determine them.
 
     Args:
-        n_iter: how many coalitions at most, each a copy of the sample; beside them only none and all.
+        n_iter: how many coalitions at most, each a copy of the sample; beside them only none and all. Less than twice
+            as many as groups do not determine the values, which is warned of.
         seed: of the draws, which samples of as many groups share.
     """
 
     _: KW_ONLY
-    n_iter: int = tunable(512, Range(64, 4096, log=True))
+    n_iter: int = tunable(512, Range(16, 4096, log=True))
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 2)
         require_count("seed", self.seed, 0)
+
+    @classmethod
+    def example_parameters(cls, inputs: Any) -> dict[str, Any]:
+        """Enough coalitions for all groups that images have without ``groups``."""
+        return {"n_iter": 160}
 
     def design(self, groups: int) -> Design:
         design = _kernel(groups, self.n_iter, self.seed)

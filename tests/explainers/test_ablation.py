@@ -32,7 +32,8 @@ def images(rows=3):
 
 
 def test_the_registry_has_them():
-    assert {kind.__name__ for kind in KINDS} >= {"FeatureAblation", "KernelShap", "Lime", "Occlusion", "Shapley", "Sobol"}
+    names = {"FeatureAblation", "KernelShap", "Lime", "Occlusion", "Shapley", "Sobol"}
+    assert {kind.__name__ for kind in KINDS} >= names
 
 
 @pytest.mark.parametrize("groups", ["elements", "positions", "channels", 2])
@@ -230,7 +231,7 @@ def test_integers_beside_floats():
         left, right = kind(Mixed(), **n_iter).attribute((x, ids))
         torch.testing.assert_close(left, x)
         torch.testing.assert_close(right, torch.tensor([[30.0, 0.0]]))
-    with pytest.raises(TypeError, match="gradients need floating-point values, but the input is torch.int64"):
+    with pytest.raises(TypeError, match=r"gradients need floating-point values, but the input is torch\.int64"):
         pnpx.Gradient(nn.Embedding(9, 2)).attribute(ids)
 
 

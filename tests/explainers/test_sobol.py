@@ -52,7 +52,7 @@ def test_additive_and_multiplicative():
     found = pnpx.Sobol(Function(linear), n_iter=1024, batch_size=1024).attribute(ones(4))[0]
     expected = torch.tensor([1.0, 4.0, 0.0, 16.0], dtype=torch.float64) / 21
     torch.testing.assert_close(found, expected, rtol=0, atol=0.01)
-    # For a product of 1 + x with E = 3/2 and Var = 1/12, all the same: total = V (V + E^2)^(n-1) / ((V + E^2)^n - E^2n).
+    # Each factor 1 + x has E = 3/2 and V = 1/12: the total is V (V + E^2)^(n-1) / ((V + E^2)^n - E^2n).
     v, square = 1 / 12, 9 / 4
     total = v * (v + square) ** 2 / ((v + square) ** 3 - square**3)
     found = pnpx.Sobol(Function(product), n_iter=1024, batch_size=1024).attribute(ones(3))[0]
