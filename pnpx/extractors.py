@@ -273,12 +273,12 @@ def _steps(mask: Any) -> Tensor | None:
     """``mask`` as booleans (batch, length)."""
     if mask is None:
         return None
-    mask = torch.as_tensor(mask)
-    if mask.ndim != 2:
+    steps = torch.as_tensor(mask)
+    if steps.ndim != 2:
         raise ValueError(
-            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(mask.shape)}"
+            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(steps.shape)}"
         )
-    return mask > 0
+    return steps > 0
 
 
 def _take(

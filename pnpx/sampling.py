@@ -81,7 +81,8 @@ def _orthogonal_block(size: int, count: int, generator: torch.Generator) -> Tens
     parallel = bool(failed)
     basis = torch.linalg.qr(wide.T).Q.T if parallel else torch.linalg.solve_triangular(factor, wide, upper=False)
     # The lengths go to the directions in another order: the first direction is that of the first draw.
-    return basis.float() * lengths.roll(1, 0)
+    rescaled: Tensor = basis.float() * lengths.roll(1, 0)
+    return rescaled
 
 
 SAMPLERS: dict[str, Sampler] = {"independent": independent, "antithetic": antithetic, "orthogonal": orthogonal}

@@ -67,8 +67,10 @@ class Objective:
         """The tensor in what the model returned, as the inference mode wants it."""
         if self.output_extractor is not None:
             extractor = self.output_extractor
-            named = isinstance(extractor, (int, str))
-            found = part_of(output, extractor, "output") if named else _call(extractor, output)
+            if isinstance(extractor, (int, str)):
+                found = part_of(output, extractor, "output")
+            else:
+                found = _call(extractor, output)
         elif self.score == "detection":
             found = output
         else:

@@ -71,7 +71,7 @@ def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -
             raise TypeError(f"there must be a tensor to explain, but {what} is {type(value).__name__}")
         return list(range(len(leaves)))
     if not chosen:
-        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or type(value).__name__
+        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or f"a {type(value).__name__} without tensors"
         raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
     return chosen
 

@@ -1,10 +1,11 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -112,19 +113,21 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 found[place] = _get(self._location(place, args, kwargs), args, kwargs)
         if self._module_places:
-            recording = self._look(call)
+            recording = self._look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
         leaves = tensors(tuple(found[place] for place in self._attributor.places))
         return [leaves[index].detach() for index in self._chosen]
 
     def reconsider(self) -> bool:
-        # Without a batch of several samples the axes were guessed: one more pass, of two samples, shows them.
-        if self.batch_size > 1 or self._probed:
+        # The axes were taken from sizes: one more pass, of another number of samples, shows them.
+        if self._probed:
             return False
-        before = self._axes, self._prefix_axes
-        self._axes, self._prefix_axes = self._find_axes(self.place, probe=True)
-        if (self._axes, self._prefix_axes) == before:
+        axes, prefix_axes = self._find_axes(self.place, probe=True)
+        if (axes, prefix_axes) == (self._axes, self._prefix_axes):
             return False
+        if axes != self._axes and self.batch_size > 1:
+            return False  # the points were made for the axes as they are
+        self._axes, self._prefix_axes = axes, prefix_axes
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
 
@@ -172,10 +175,10 @@ class LayerBound(Bound):
             leaves[index] = anchor.clone()
         return rebuild(value, leaves)
 
-    def _look(self, call: Call) -> Recording:
+    def _look(self, call: Call, keep: bool = True) -> Recording:
         """See what is at the modules' places, and before them, in another call; nothing after them runs."""
         anchors = [lambda value: value] * len(self._module_places)
-        recording = Recording(self.model, self._module_places, anchors, stop=True)
+        recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True)
         try:
             with torch.no_grad(), intercepting(recording, self._modules):
                 self.model(*call.args, **call.kwargs)
@@ -193,7 +196,8 @@ class LayerBound(Bound):
         outputs = [event.output for event in self._recording.prefix or []]
         # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
         unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
-        if self._module_places and (self.batch_size > 1 or probe or unclear):
+        several = self.batch_size > 1 and not self._sizes_tell(place, outputs)
+        if self._module_places and (several or probe or unclear):
             self._probed = True
             try:
                 return self._see_axes(place, outputs)
@@ -201,6 +205,24 @@ class LayerBound(Bound):
                 # A model may refuse to run on another number of samples.
                 pass
         return axes_of(place, self.batch_size), [axes_of(output, self.batch_size) for output in outputs]
+
+    def _sizes_tell(self, place: Structure, outputs: Sequence[Structure]) -> bool:
+        """Whether the size of an axis tells that it is that of the batch.
+
+        It does where nothing else has that size: no weight or buffer, which a table of positions would be cut from, and
+        no other axis of the arguments, such as the length of the sequences.
+        """
+        size = self.batch_size
+        own = [axis for leaf in tensors((self._call_values(), place, outputs)) for axis in leaf.shape[1:]]
+        tables = itertools.chain(self.model.parameters(), self.model.buffers())
+        return (
+            size not in own
+            and all(leaf.ndim > 0 and leaf.shape[0] == size for leaf in tensors(place))
+            and not any(size in table.shape for table in tables)
+        )
+
+    def _call_values(self) -> list[Any]:
+        return [self.call.forward, self.call.additional_args, dict(self.call.additional_kwargs)]
 
     def _see_axes(
         self, place: Structure, outputs: Sequence[Structure]
@@ -236,9 +258,17 @@ class LayerBound(Bound):
                 args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
         axes = self._prefix_axes if replay else None
         passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes, watch)
-        with intercepting(passing, self._modules), watch or nullcontext():
+        with intercepting(passing, self._concerned), watch or nullcontext():
             output = self.model(*args, **kwargs)
         return passing.tapped if self._attributor.output_layer else output
+
+    @cached_property
+    def _concerned(self) -> frozenset[int]:
+        """The modules that a later pass does something about; the others run as ever."""
+        tap = self._attributor.output_layer
+        modules = [place.module for place in self._module_places] + ([tap.module] if tap else [])
+        modules += [event.module for event in self._recording.prefix or []]
+        return frozenset(id(module) for module in modules)
 
     def _replay_agrees(self) -> bool:
         """Whether a replay at the clean values gives the output of the first pass.

@@ -36,6 +36,22 @@ def hollow(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor.new_full((), torch.nan).expand(shape)
 
 
+class Dropped(Tensor):
+    """What stands where an unused output was. Reading it is an error, so that it cannot go unnoticed.
+
+    A model may take a way for some noise that it did not take for the batch itself.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Tell shapes and the like; refuse everything else."""
+        if func in _METADATA:
+            return super().__torch_function__(func, types, tuple(args), kwargs or {})  # type: ignore[no-untyped-call]
+        raise RuntimeError("the model reads an output that no pass over the batch itself has read")
+
+
 class Watch(TorchFunctionMode):
     """Hands out hollow tensors in place of others, and the others as soon as a function of PyTorch reads them.
 

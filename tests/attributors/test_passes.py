@@ -173,6 +173,14 @@ def test_counts_go_on_after_a_skipped_place(model):
                        model.head.bias.detach().expand(2, 2))
 
 
+def test_calls_inside_a_skipped_place_count(model):
+    model.body.append(model.relu)  # now the calls of relu are 1, 2 inside body, 3 and 4
+    recording, _ = record(model, "body", tap=resolve(model, "relu#3"))
+    _, passing = replay(model, recording, [recording.values[0]])
+    torch.testing.assert_close(passing.tapped, recording.tapped)
+    assert torch.equal(passing.tapped, recording.values[0].relu())
+
+
 def test_the_tapped_output(model):
     recording, _ = record(model, "stem", tap=resolve(model, "body"))
     torch.testing.assert_close(recording.tapped, model.body(model.stem(X).relu()).detach())

@@ -327,6 +327,40 @@ def test_noise_of_several_inputs_is_each_its_own(kind):
         torch.testing.assert_close(one, STATISTICS[kind](torch.stack(part)))
 
 
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head((self.left(x) * self.right(x)).tanh())
+
+
+@of_each
+def test_independent_places_are_moved_together(kind):
+    torch.manual_seed(0)
+    model, n = Branches().double(), 4
+    at = [model.left(X).detach(), model.right(X).detach()]
+    noises = [0.3 * normal((5,), n, seed=seed).double() for seed in (0, 1_000_003)]
+    expected = [[], []]
+    for one, other in zip(*noises, strict=True):
+        points = [(at[0] + one).requires_grad_(), (at[1] + other).requires_grad_()]
+        score = model.head((points[0] * points[1]).tanh())[:, 1].sum()
+        for part, gradient in zip(expected, torch.autograd.grad(score, points), strict=True):
+            part.append(gradient)
+    found = kind(model, layer=["left", "right"], n_iter=n, noise_std=0.3, sampler="independent").attribute(X, 1)
+    for one, part in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, STATISTICS[kind](torch.stack(part)))
+
+
+@of_each
+def test_places_computed_from_each_other_are_each_explained_by_itself(kind, net):
+    layers = ["2", "0", "3:input"]
+    found = kind(net, layer=layers, n_iter=3).attribute(X, 1)
+    for one, layer in zip(found, layers, strict=True):
+        torch.testing.assert_close(one, kind(net, layer=layer, n_iter=3).attribute(X, 1))
+
+
 # The input's factor
 
 

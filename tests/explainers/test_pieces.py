@@ -69,7 +69,7 @@ class Windows(nn.Module):
 
     def forward(self, x):
         inside = self.inner(x.unflatten(1, (2, 3)).flatten(0, 1))
-        return self.head(inside.unflatten(0, (len(x), 2)).mean(1))
+        return self.head(inside.unflatten(0, (len(x), 2)).mean(1)).square()
 
 
 class Positions(nn.Module):
@@ -101,6 +101,21 @@ def test_merged_axes_sample_by_sample(kind, targets):
     for sample, one in enumerate(alone):
         one = one[0].movedim(0, 1) if several and one.ndim == 4 else one.reshape(found[:2].shape)
         torch.testing.assert_close(found[2 * sample : 2 * sample + 2], one)
+
+
+def test_noise_on_merged_axes_is_that_of_whole_samples():
+    """Each window has noise of its own, and the range is over all windows of the sample."""
+    model, n = Windows(), 3
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(2, 4, generator=generator).double() for _ in range(n)]
+    found = pnpx.VarGrad(model, layer="inner", n_iter=n, noise_level=0.5).attribute(X, 1)
+    for sample in range(4):
+        at = model.inner(X[sample].reshape(2, 3)).detach()
+        gradients = []
+        for one in noise:
+            point = (at + 0.5 * (at.amax() - at.amin()) * one).requires_grad_()
+            gradients.append(torch.autograd.grad(model.head(point.mean(0)).square()[1], point)[0])
+        torch.testing.assert_close(found[2 * sample : 2 * sample + 2], torch.stack(gradients).var(0))
 
 
 @pytest.mark.parametrize("kind", [pnpx.Gradient, pnpx.SmoothGrad, pnpx.IntegratedGradients])
