@@ -86,7 +86,7 @@ def test_the_axis_of_channels(shape, axis, given, expected):
     ((1, 2, 2), torch.tensor([[0], [1]]), {}, [0, 0, 1, 1]),
     ((1, 2, 2), torch.tensor([[[0, 1], [1, 0]]]), {}, [0, 1, 1, 0]),
     ((1, 4), lambda x: (x > 2.5).long(), {}, [0, 0, 1, 1]),
-], ids=str)
+], ids=lambda value: "callable" if callable(value) else str(value))
 def test_forms(shape, groups, parameters, expected):
     numbers = torch.arange(1.0, 1 + np.prod(shape), dtype=torch.float64)
     x = (numbers + numbers.square() / 100).reshape(shape)

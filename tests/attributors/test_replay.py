@@ -584,8 +584,8 @@ def test_out_of_memory_loses_no_draw_and_uses_none_twice(emptied):
     used = Counter(int((wanted - row).abs().sum(1).argmin()) for row in noisy)
     assert all((wanted - row).abs().sum(1).min() < 1e-6 for row in noisy)
     assert sorted(used) == list(range(10))
-    # The first one is met again by the check that several copies in a pass give what one gives.
-    assert all(count == 1 for draw, count in used.items() if draw)
+    # One is met again by the check that several copies in a pass give what one gives.
+    assert sorted(used.values())[:-1] == [1] * 9 and max(used.values()) <= 2
 
 
 def test_out_of_memory_for_one_row_is_the_users(emptied):
