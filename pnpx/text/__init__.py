@@ -1,0 +1,10 @@
+"""Text: from tokens to units that a reader knows, and the explanation of a text, shown and saved."""
+
+from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS, aggregate, causal_mask, reduce_embedding
+from pnpx.text.encoded import Encoded, decoded
+from pnpx.text.granularity import GRANULARITIES, Granularity, Unit, units
+from pnpx.text.record import TextExplanation
+from pnpx.text.segment import sentences, words
+
+__all__ = ["AGGREGATIONS", "GRANULARITIES", "REDUCTIONS", "Encoded", "Granularity", "TextExplanation", "Unit",
+           "aggregate", "causal_mask", "decoded", "reduce_embedding", "sentences", "units", "words"]
