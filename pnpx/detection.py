@@ -61,6 +61,8 @@ class Detection(Aim):
         ):
             return [(boxes[:, :4], boxes[:, 4], boxes[:, _BOX:]) for boxes in output]
         try:
+            if isinstance(output, Tensor):
+                raise TypeError
             return [(sample["boxes"], sample["scores"], sample["labels"]) for sample in output]
         except (KeyError, TypeError, IndexError):
             shape = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
@@ -74,6 +76,11 @@ class Detection(Aim):
         boxes, objectness, classes = found
         if not len(wanted[0]) or not len(boxes):
             return boxes.sum() * 0.0  # nothing to find, or nothing found: no score, but still part of the graph
+        if wanted[2].shape[1:] != classes.shape[1:]:
+            raise ValueError(
+                "targets and the model's output must both give labels, or both class probabilities, of the same number of "
+                "classes"
+            )
         overlap = _intersection_over_union(wanted[0].to(boxes), boxes)
         if classes.is_floating_point():
             alike = torch.cosine_similarity(wanted[2].to(classes)[:, None], classes[None], dim=2)

@@ -32,6 +32,37 @@ LABELS = frozenset(
 """Keys of a mapping that never reach the model unless an extractor names them."""
 
 
+def part_of(whole: Any, key: int | str, what: str = "batch") -> Any:
+    """The part ``key`` of a tuple, list, mapping or object; ``what`` it is, for errors.
+
+    Raises:
+        LookupError: there is no such part.
+        TypeError: ``whole`` has no parts by number.
+    """
+    if isinstance(whole, Mapping):
+        if key in whole:
+            return whole[key]
+        raise LookupError(f"the {what} has no part {key!r}; {nearest(str(key), whole)}")
+    if isinstance(key, str):
+        try:
+            if type(whole) in (tuple, list):  # they have methods, such as count, but no parts with names
+                raise AttributeError(key)
+            return getattr(whole, key)
+        except AttributeError:
+            known = [str(name) for name, _ in items(whole)] if is_container(whole) else []
+            known = list(getattr(whole, "_fields", known))
+            raise LookupError(f"a {type(whole).__name__} as {what} has no part {key!r}; {nearest(key, known)}") from None
+    if not isinstance(whole, (tuple, list)):
+        raise TypeError(
+            f"an int as extractor takes a part of a tuple or list, but the {what} is a {type(whole).__name__}; "
+            f"leave the extractor out to pass the {what} itself, or give a callable"
+        )
+    try:
+        return whole[key]
+    except IndexError:
+        raise LookupError(f"the {what} has {len(whole)} parts, counted from 0: there is no part {key}") from None
+
+
 @dataclass(frozen=True)
 class Item:
     """Takes one part of a batch: by position of a tuple or list, by key of a mapping, by name of an attribute.
@@ -45,32 +76,7 @@ class Item:
     key: int | str
 
     def __call__(self, batch: Any) -> Any:
-        if isinstance(batch, Mapping):
-            if self.key in batch:
-                return batch[self.key]
-            raise LookupError(f"the batch has no part {self.key!r}; {nearest(str(self.key), batch)}")
-        if isinstance(self.key, str):
-            try:
-                if type(batch) in (tuple, list):  # they have methods, such as count, but no parts with names
-                    raise AttributeError(self.key)
-                return getattr(batch, self.key)
-            except AttributeError:
-                known = [str(key) for key, _ in items(batch)] if is_container(batch) else []
-                known = list(getattr(batch, "_fields", known))
-                raise LookupError(
-                    f"a {type(batch).__name__} as batch has no part {self.key!r}; {nearest(self.key, known)}"
-                ) from None
-        if not isinstance(batch, (tuple, list)):
-            raise TypeError(
-                f"an int as extractor takes a part of a tuple or list, but the batch is a {type(batch).__name__}; "
-                "leave the extractor out to pass the batch itself, or give a callable"
-            )
-        try:
-            return batch[self.key]
-        except IndexError:
-            raise LookupError(
-                f"the batch has {len(batch)} parts, counted from 0: there is no part {self.key}"
-            ) from None
+        return part_of(batch, self.key)
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,8 @@ def extract(
     """The call of ``model`` for ``batch``.
 
     Without extractors a tensor is one argument, a tuple or list several, a mapping or dataclass goes by keyword:
-    those of its parts that the model's ``forward`` names, without labels (see `LABELS`).
+    those of its parts that the model's ``forward`` names, without labels (see `LABELS`). Of these, masks and positions
+    only go along.
 
     Args:
         model: what is called; only its signature is read.
@@ -342,9 +349,16 @@ def _whole(
             f"none of the batch's parts ({keys}) is a forward argument of the model ({', '.join(signature.names)}); "
             "say which part is explained: forward_arg_extractor"
         )
-    floats = {key: part for key, part in parts.items() if _is_float(part)}
-    explained = floats or {key: part for key, part in parts.items() if isinstance(part, (Tensor, np.ndarray))} or parts
+    # A mask says what is there, positions where; neither is what a baseline may replace or a gradient explain.
+    features = {key: part for key, part in parts.items() if not _goes_along(key)} or parts
+    floats = {key: part for key, part in features.items() if _is_float(part)}
+    arrays = {key: part for key, part in features.items() if isinstance(part, (Tensor, np.ndarray))}
+    explained = floats or arrays or parts
     return explained, tuple(explained), {key: part for key, part in parts.items() if key not in explained}
+
+
+def _goes_along(key: str) -> bool:
+    return "mask" in key or key in ("token_type_ids", "position_ids")
 
 
 def _is_float(part: Any) -> bool:

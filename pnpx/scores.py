@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnpx.extractors import Extractor, Item
+from pnpx.extractors import Extractor, part_of
 from pnpx.structure import is_container, items, map_tensors, tensors
 from pnpx.suggest import nearest
 
@@ -67,7 +67,7 @@ class Objective:
         """The tensor in what the model returned, as the inference mode wants it."""
         if self.output_extractor is not None:
             extractor = self.output_extractor
-            found = Item(extractor)(output) if isinstance(extractor, (int, str)) else _call(extractor, output)
+            found = part_of(output, extractor, "output") if isinstance(extractor, (int, str)) else _call(extractor, output)
         elif self.score == "detection":
             found = output
         else:
@@ -245,7 +245,7 @@ class _Chosen(Aim):
             return [self._weighted(read, self._weights, copies)]
         if self._indices is None:  # one output a sample: nothing to choose
             return [read.reshape(len(read))]
-        if self._segments:
+        if self._segments and len(self._indices) == 1:
             (classes,) = self._indices
             return [self._weighted(read, self._region(read, column), copies) for column in classes.unbind(1)]
         if len(self._indices) != read.ndim - 1:
@@ -352,15 +352,20 @@ def _is_list_of_tuples(targets: Targets) -> bool:
     return isinstance(targets, list) and bool(targets) and all(isinstance(target, tuple) for target in targets)
 
 
-def rows_of_targets(targets: Targets, rows: slice, batch_size: int) -> Targets:
-    """The targets of some samples of a batch; what is one for all stays as it is."""
+def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:
+    """The targets of some samples of a batch; what is one for all stays as it is.
+
+    With ``weights`` floats without further axes are weights on the classes; otherwise, as a callable score is given them,
+    numbers one a sample.
+    """
     if isinstance(targets, list):
-        return targets[rows] if len(targets) == batch_size else targets
+        shared = weights and all(isinstance(target, float) for target in targets)
+        return targets[rows] if len(targets) == batch_size and not shared else targets
+    if type(targets) is tuple:  # indices are for all samples; what a callable score is given may not be
+        return tuple(rows_of_targets(part, rows, batch_size, weights) for part in targets)
     if isinstance(targets, Mapping):
-        return {key: rows_of_targets(part, rows, batch_size) for key, part in targets.items()}
+        return {key: rows_of_targets(part, rows, batch_size, weights) for key, part in targets.items()}
     if isinstance(targets, (Tensor, np.ndarray)) and targets.ndim and len(targets) == batch_size:
-        shared = targets.ndim == 1 and (
-            targets.is_floating_point() if isinstance(targets, Tensor) else targets.dtype.kind == "f"
-        )
-        return targets if shared else targets[rows]
+        floats = targets.is_floating_point() if isinstance(targets, Tensor) else targets.dtype.kind == "f"
+        return targets if weights and floats and targets.ndim == 1 else targets[rows]
     return targets

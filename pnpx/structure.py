@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -121,12 +122,17 @@ def mirror(value: Structure, replacements: Sequence[Any]) -> Structure:
     return _map(value, lambda leaf: next(supply), plain=True)
 
 
-def _map(value: Any, function: Callable[[Any], Any], plain: bool) -> Any:
-    if isinstance(value, (Tensor, PackedSequence)):
+def _map(
+    value: Any,
+    function: Callable[[Any], Any],
+    plain: bool,
+    kinds: tuple[type, ...] = (Tensor, PackedSequence),
+) -> Any:
+    if isinstance(value, kinds):
         return function(value)
     if not is_container(value):
         return None if plain else value
-    parts = [_map(item, function, plain) for _, item in items(value)]
+    parts = [_map(item, function, plain, kinds) for _, item in items(value)]
     if not plain or isinstance(value, (tuple, list)):
         return _like(value, parts)
     return {key: part for (key, _), part in zip(items(value), parts, strict=True)}
@@ -146,5 +152,5 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
-    """``value`` with ``function`` applied to each of its tensors and each ``PackedSequence``."""
-    return _map(value, function, plain=False)
+    """``value`` with ``function`` applied to each of its tensors, arrays, and each ``PackedSequence``."""
+    return _map(value, function, plain=False, kinds=(Tensor, PackedSequence, np.ndarray))

@@ -105,7 +105,10 @@ class Bound(ABC):
 
     @abstractmethod
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
-        """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each."""
+        """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each.
+
+        The model is given copies of them: it may change them in place.
+        """
 
     @abstractmethod
     def activations(self, call: Call) -> list[Tensor]:
@@ -168,8 +171,7 @@ class Bound(ABC):
         with torch.enable_grad():
             for tensor in edited:
                 tensor.requires_grad_()
-            # The model goes on with copies: it may change them in place.
-            output = self.run([tensor.clone() for tensor in edited], copies)
+            output = self.run(edited, copies)
             if check:
                 self._require_agreement(output, points[0], copies)
             found = self._differentiate(aim.scores(output, copies), edited)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -12,7 +13,7 @@ from pnpx.extractors import Call
 from pnpx.structure import is_packed, map_leaves, padded, rebuild, tensors
 
 
-def argument_axis(tensor: Tensor, batch_size: int) -> int | None:
+def argument_axis(tensor: Tensor | np.ndarray[Any, Any], batch_size: int) -> int | None:
     """The axis of the batch in an argument: the first one, or else, as in (layers, batch, features), the only one."""
     fitting = [axis for axis, size in enumerate(tensor.shape) if size == batch_size]
     if 0 in fitting:
@@ -57,16 +58,16 @@ def arguments(
 
 
 def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
-    """``value`` for some of the samples: every tensor in it that has an axis of the batch is cut to ``rows``."""
+    """``value`` for some of the samples: every tensor or array in it that has an axis of the batch is cut to ``rows``."""
 
-    def cut(leaf: Tensor | PackedSequence) -> Any:
+    def cut(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
         if isinstance(leaf, PackedSequence):
             sequences, lengths = padded(leaf)
             lengths = lengths[rows]
             longest = int(lengths.max())
             return pack_padded_sequence(sequences[rows, :longest], lengths, batch_first=True, enforce_sorted=False)
         axis = argument_axis(leaf, batch_size)
-        return leaf if axis is None else leaf.narrow(axis, rows.start, rows.stop - rows.start)
+        return leaf if axis is None else leaf[(slice(None),) * axis + (rows,)]
 
     return map_leaves(cut, value)
 

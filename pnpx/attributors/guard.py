@@ -41,6 +41,12 @@ def _hold(key: object, change: Callable[[], Callable[[], None]]) -> Iterator[Non
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Put ``model`` in the state for explaining it, and everything back at the end."""
     modules = list(model.modules())
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise RuntimeError(
+                f"the model's {name!r} was made under torch.inference_mode, and no gradient can be taken through it; build "
+                "or load the model outside of it"
+            )
     recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
     with ExitStack() as stack:
         stack.enter_context(_random_state())

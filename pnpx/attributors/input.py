@@ -54,14 +54,14 @@ class InputBound(Bound):
         if self._output is None:
             if self._graph:
                 with torch.enable_grad():
-                    self._output = self.run([anchor.clone() for anchor in self._anchors], 1)
+                    self._output = self.run(self._anchors, 1)
             else:
                 with torch.no_grad():
-                    self._output = self.run([value.tensor.clone() for value in self.values], 1)
+                    self._output = self.run([value.tensor for value in self.values], 1)
         return self._output
 
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
-        leaves = self.all_tensors(edited, copies, [0] * len(tensors(self.place)))
+        leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
         if self._output_layer is None:
             return self.model(*args, **kwargs)

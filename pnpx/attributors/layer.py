@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
 from pnpx.attributors.batch import arguments, rows_of_call
 from pnpx.attributors.intercept import intercepting, wrapped
+from pnpx.attributors.needed import Watch
 from pnpx.attributors.passes import Reached, Recording, Replay
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.repeating import axes_of, axes_seen
@@ -85,6 +86,18 @@ class LayerBound(Bound):
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         if self._replay is None:
             self._replay = self._replay_agrees()
+        if self._replay and any(event.unused for event in self._recording.prefix or []):
+            try:
+                output = self._run(edited, copies, replay=True)
+                if not _holds_nan(output):
+                    return output
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception:
+                pass
+            # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
+            # that is not why, the same shows up again without a replay.
+            self._replay = False
         return self._run(edited, copies, replay=self._replay)
 
     def activations(self, call: Call) -> list[Tensor]:
@@ -168,7 +181,9 @@ class LayerBound(Bound):
         A pass of another number of samples shows which axes follow the batch; failing that, sizes tell.
         """
         outputs = [event.output for event in self._recording.prefix or []]
-        if self._module_places and (self.batch_size > 1 or probe):
+        # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
+        unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
+        if self._module_places and (self.batch_size > 1 or probe or unclear):
             self._probed = True
             try:
                 return self._see_axes(place, outputs)
@@ -192,7 +207,7 @@ class LayerBound(Bound):
             for axis, leaf in zip(seen, tensors(value), strict=True):
                 # One that counts more than samples, such as windows of them, is not the axis of the batch.
                 of_place.append(axis if axis is not None and leaf.shape[axis] == size else None)
-        twins = [event.output for event in other.prefix or []]
+        twins = [event.output for event in other.prefix or []] if outputs else []
         return of_place, [axes_seen(one, two, size) for one, two in zip(outputs, twins, strict=True)]
 
     def _doubled(self) -> Call:
@@ -201,8 +216,8 @@ class LayerBound(Bound):
 
     # Later passes
 
-    def _run(self, edited: Sequence[Tensor], copies: int, replay: bool) -> Any:
-        supply = iter(self.all_tensors(edited, copies, self._axes))
+    def _run(self, edited: Sequence[Tensor], copies: int, replay: bool, watch: Watch | None = None) -> Any:
+        supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
         new = dict(zip(self._attributor.places, structures, strict=True))
         args, kwargs = arguments(self.call, copies)
@@ -210,26 +225,37 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
         axes = self._prefix_axes if replay else None
-        passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes)
-        with intercepting(passing, self._modules):
+        passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes, watch)
+        with intercepting(passing, self._modules), watch or nullcontext():
             output = self.model(*args, **kwargs)
         return passing.tapped if self._attributor.output_layer else output
 
     def _replay_agrees(self) -> bool:
-        """Whether a replay at the clean values gives the output of the first pass."""
-        clean = [value.tensor for value in self.values]
-        with torch.no_grad():
+        """Whether a replay at the clean values gives the output of the first pass.
+
+        On the way it finds which outputs of what it leaves out are used; the others are dropped.
+        """
+        for watch in (Watch(), None):
             try:
-                if same(self._run([tensor.clone() for tensor in clean], 1, replay=True), self._output):
-                    return True
+                agrees = same(self._run_clean(replay=True, watch=watch), self._output)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:
                 # A model whose modules hand each other values behind the scenes cannot be replayed in part.
-                pass
-            if not same(self._run([tensor.clone() for tensor in clean], 1, replay=False), self._output):
-                warn_unsteady()
+                agrees = False
+            if agrees:
+                if watch is not None:
+                    used = watch.used
+                    for number, event in enumerate(self._recording.prefix or []):
+                        event.keep(lambda index, number=number: (number, index) in used)  # type: ignore[misc]
+                return True
+        if not same(self._run_clean(replay=False), self._output):
+            warn_unsteady()
         return False
+
+    def _run_clean(self, replay: bool, watch: Watch | None = None) -> Any:
+        with torch.no_grad():
+            return self._run([value.tensor for value in self.values], 1, replay, watch)
 
     def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
         """Where an argument is among those that the model is called with."""
@@ -253,6 +279,10 @@ def _uncompiled() -> Iterator[None]:
     else:
         with set_stance("force_eager"):
             yield
+
+
+def _holds_nan(output: Any) -> bool:
+    return any(leaf.is_floating_point() and bool(leaf.isnan().any()) for leaf in tensors(output))
 
 
 def _get(location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from pnpx.attributors.intercept import Run
+from pnpx.attributors.needed import Watch, hollow
 from pnpx.attributors.places import ModulePlace
-from pnpx.structure import Structure, map_tensors, rebuild, tensors
+from pnpx.structure import Structure, is_packed, map_tensors, rebuild, tensors
 
 Anchor = Callable[[Structure], Structure]
 """Takes the value found at a place and returns the one that the model goes on with."""
@@ -36,6 +37,24 @@ class Event:
     module: nn.Module
     finished: bool
     output: Structure = None
+    unused: frozenset[int] = frozenset()
+    """Which of the tensors in ``output``, by number, no later pass reads."""
+
+    def keep(self, used: Callable[[int], bool]) -> None:
+        """Drop those tensors that are not ``used``, by number; what is no float, or packed, is kept."""
+        leaves, packed = tensors(self.output), is_packed(self.output)
+        self.unused = frozenset(
+            index
+            for index, leaf in enumerate(leaves)
+            if not used(index) and _can_be_hollow(leaf, packed[index])
+        )
+        if self.unused:
+            kept = [hollow(leaf, leaf.shape) if index in self.unused else leaf for index, leaf in enumerate(leaves)]
+            self.output = rebuild(self.output, kept)
+
+
+def _can_be_hollow(leaf: Tensor, packed: bool) -> bool:
+    return leaf.is_floating_point() and not packed
 
 
 @dataclass
@@ -215,6 +234,7 @@ class Replay(_Pass):
         repeats: how many copies of the batch are run at once.
         axes: for each tensor in the outputs of the prefix, the axis of the batch, along which it is repeated; None: as
             it is. None for all: nothing is left out, every module runs.
+        watch: finds out which outputs of the prefix are used.
     """
 
     def __init__(
@@ -223,9 +243,11 @@ class Replay(_Pass):
         edited: Sequence[Structure],
         repeats: int,
         axes: Sequence[Sequence[int | None]] | None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(recording.places, recording.tap)
         self._recording, self._edited, self._repeats, self._axes = recording, edited, repeats, axes
+        self._watch = watch
         self._prefix = recording.prefix if axes is not None and recording.prefix is not None else []
         self._skip = axes is not None
         self._position = 0
@@ -263,12 +285,21 @@ class Replay(_Pass):
         return output
 
     def _repeated(self, event: Event) -> Any:
-        axes = (self._axes or [])[self._position - 1]
-        return rebuild(
-            event.output,
-            [repeat(tensor, self._repeats, axis) for tensor, axis in zip(tensors(event.output), axes, strict=True)],
-            self._repeats,
-        )
+        axes, packed = (self._axes or [])[self._position - 1], is_packed(event.output)
+        parts = []
+        for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
+            if index in event.unused:
+                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis))
+            else:
+                part = repeat(tensor, self._repeats, axis)
+                if self._watch is not None and _can_be_hollow(part, packed[index]):
+                    part = self._watch.stand_in((self._position - 1, index), part)
+            parts.append(part)
+        return rebuild(event.output, parts, self._repeats)
+
+
+def _repeated_shape(tensor: Tensor, repeats: int, axis: int | None) -> list[int]:
+    return [size * (repeats if index == axis else 1) for index, size in enumerate(tensor.shape)]
 
 
 def repeat(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:

@@ -237,7 +237,7 @@ class Explainer(ABC, metaclass=_Named):
         if rows != slice(0, size):
             batch = rows_of(batch, rows, size)
             call = rows_of_call(call, rows)
-            targets = rows_of_targets(targets, rows, size)
+            targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
             reference = None if reference is None else rows_of_call(reference, rows)
         count = call.batch_size
         with attributor.at(call, graph=self.needs_graph) as bound:

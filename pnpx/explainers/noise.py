@@ -116,7 +116,8 @@ def _span(value: Value, bound: Bound) -> Tensor:
     tensor = value.tensor
     if not tensor.numel():
         return _zeros(value)
-    rows = tensor.reshape(1, -1) if value.axis is None else tensor.movedim(value.axis, 0).flatten(1)
+    rows = tensor[None] if value.axis is None else tensor.movedim(value.axis, 0)
+    rows = rows.reshape(len(rows), -1)
     if value.valid is None:
         high, low = rows.amax(1), rows.amin(1)
     else:

@@ -145,7 +145,7 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
 
 def _joined_outputs(outputs: Sequence[Tensor | None]) -> Tensor | None:
     found = [output for output in outputs if output is not None]
-    return torch.cat(found) if len(found) == len(outputs) else None
+    return _concatenated(found, 0) if len(found) == len(outputs) else None
 
 
 def _required(targets: Tensor | None) -> Tensor:

@@ -1,0 +1,83 @@
+"""Finding out which outputs of the modules that a replay leaves out are used at all by what it runs.
+
+Most are not: the output of a block goes into the next block, which is left out as well. Copying them for every chunk
+would cost more than all else that a replay does, and keeping them holds memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# What asks for these does not read the numbers in a tensor.
+_METADATA = frozenset(
+    [
+        *(
+            getattr(Tensor, name).__get__
+            for name in ("shape", "dtype", "device", "ndim", "requires_grad", "layout", "is_cuda", "grad_fn")
+        ),
+        Tensor.size,
+        Tensor.dim,
+        Tensor.numel,
+        Tensor.is_floating_point,
+        Tensor.is_complex,
+        Tensor.__len__,
+        torch.numel,
+        torch.is_floating_point,
+        torch.is_complex,
+    ]
+)
+
+
+def hollow(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor like ``tensor``, of ``shape``, that takes no memory; NaN all over, lest its use go unnoticed."""
+    return tensor.new_full((), torch.nan).expand(shape)
+
+
+class Watch(TorchFunctionMode):
+    """Hands out hollow tensors in place of others, and the others as soon as a function of PyTorch reads them.
+
+    What reads them in another way computes NaN.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: set[tuple[int, int]] = set()
+        self._held: dict[int, tuple[tuple[int, int], Tensor, Tensor]] = {}
+
+    def stand_in(self, key: tuple[int, int], tensor: Tensor) -> Tensor:
+        """A hollow tensor for ``tensor``, which may be changed in place; ``key`` is noted once it is read."""
+        stand_in = hollow(tensor, tensor.shape)
+        self._held[id(stand_in)] = key, stand_in, tensor
+        return stand_in
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func not in _METADATA and any(id(leaf) in self._held for leaf in _leaves((args, kwargs))):
+            args, kwargs = self._filled(args), self._filled(kwargs)
+        return func(*args, **kwargs)
+
+    def _filled(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and id(value) in self._held:
+            key, _, tensor = self._held[id(value)]
+            self.used.add(key)
+            return tensor
+        if type(value) in (tuple, list):
+            return type(value)(self._filled(item) for item in value)
+        if type(value) is dict:
+            return {key: self._filled(item) for key, item in value.items()}
+        return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if type(value) in (tuple, list):
+        for item in value:
+            yield from _leaves(item)
+    elif type(value) is dict:
+        yield from _leaves(list(value.values()))
+    else:
+        yield value

@@ -1,0 +1,143 @@
+"""The command ``pnpx``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+WRONG_CONFIG, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes: the configuration or the command line is wrong; something failed; stopped by the user."""
+
+app = typer.Typer(
+    help="Explain what PyTorch models do.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+listing = typer.Typer(help="List explainers, models, data or configs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(listing, name="list")
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="pnpx")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pnpx import __version__
+
+        typer.echo(f"pnpx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Explain what PyTorch models do."""
+
+
+@app.command()
+def explain(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one: digits.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, such as explainers.0.n_iter=10.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The folder to write to, instead of the one in CONFIG.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Explain again what was finished before.")] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the factories that CONFIG names.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no summary.")] = False,
+) -> None:
+    """Explain what CONFIG names and write attributions, pictures and report.html; what is finished is kept."""
+    from pnpx.source import ConfigError
+
+    try:
+        from pnpx.pipeline import run
+        from pnpx.plan import plan
+        from pnpx.shipped import find
+
+        work = plan(find(config), overrides or [], output, allow_code)
+        outcome = run(work, force=force, quiet=quiet)
+    except ConfigError as error:
+        _stop(WRONG_CONFIG, *error.problems)
+    except KeyboardInterrupt:
+        _stop(INTERRUPTED, "interrupted; what was finished is kept: run the same command again to go on")
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _stop(FAILED, f"cannot write the results: {error.strerror or error}{where}")
+    if not quiet:
+        if outcome.made or outcome.failures:
+            kept = f", {outcome.found} were done before" if outcome.found else ""
+            typer.echo(f"{outcome.made} explanations made{kept}")
+        else:
+            typer.echo(f"all {outcome.found} explanations were done before; --force makes them again")
+        typer.echo(f"report: {outcome.report}")
+    if outcome.failures:
+        lines = [
+            f"failed: {failure.explainer} at {failure.layer or 'the inputs'} of {failure.model}: {failure.message}"
+            for failure in outcome.failures
+        ]
+        _stop(FAILED, *lines, f"tracebacks: {work.output / 'failures.txt'}")
+
+
+@listing.command("explainers")
+def list_explainers() -> None:
+    """The explainers, and what each computes."""
+    from pnpx.explainers import explainers
+
+    _table([(name, _first_sentence(kind.__doc__)) for name, kind in explainers().items()])
+
+
+@listing.command("models")
+def list_models() -> None:
+    """The models of the zoo, their architecture, and their accuracy on held-out data."""
+    from pnpx import zoo
+
+    entries = [zoo.entry(name) for name in zoo.names()]
+    _table([(entry.name, f"{entry.accuracy:.1%} on {entry.data}: {entry.architecture}") for entry in entries])
+
+
+@listing.command("data")
+def list_data() -> None:
+    """The data sets of the zoo."""
+    from pnpx import zoo
+
+    found = [zoo.data(name) for name in zoo.data_names()]
+    _table(
+        [
+            (data.name, f"{data.kind}, {len(data.targets)} held-out samples of shape {tuple(data.inputs.shape[1:])}")
+            for data in found
+        ]
+    )
+
+
+@listing.command("configs")
+def list_configs() -> None:
+    """The configurations that come with pnpx."""
+    from pnpx.shipped import configs, title
+
+    _table([(name, title(path)) for name, path in configs().items()])
+
+
+def _table(rows: list[tuple[str, str]]) -> None:
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        typer.echo(f"{name:{width}}  {text}".rstrip())
+
+
+def _first_sentence(text: str | None) -> str:
+    paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + stop.strip()
+
+
+def _stop(code: int, *lines: str) -> NoReturn:
+    for line in lines:
+        print(line, file=sys.stderr)
+    raise typer.Exit(code)

@@ -1,0 +1,272 @@
+"""A run: explain, save, draw, collect, report. What was finished before is not done again."""
+
+import io
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pnpx.explanation import Explanation, write_whole
+from pnpx.plan import Plan, Task
+from pnpx.store import Store, digest, of_explainer, of_model
+from pnpx.subjects import Subject, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pnpx.report import Failure, Panel, Sample, Section
+
+DOTS_PER_INCH = 110
+REPORT, CONFIG, FAILURES = "report.html", "config.yaml", "failures.txt"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run: the page, how many explanations were made now and found finished, and what failed."""
+
+    report: Path
+    made: int
+    found: int
+    failures: Sequence["Failure"]
+
+
+def run(plan: Plan, force: bool = False, quiet: bool = False, now: Callable[[], datetime] = datetime.now) -> Outcome:
+    """Do what ``plan`` says and write its folder: attributions, a picture of each, and ``report.html``.
+
+    An explainer that fails is listed in the report, its traceback in ``failures.txt``, and the others go on. What the
+    folder already has, with the same fingerprint, is kept unless ``force``. ``now`` dates the report.
+
+    Raises OSError if the folder cannot be written to.
+    """
+    from tqdm.auto import tqdm
+
+    plan.output.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(plan), unit=" explanations", disable=quiet, file=sys.stderr, dynamic_ncols=True) as bar:
+        work = _Work(plan, Store(plan.output), force, bar.update)
+        for task in plan.tasks:
+            bar.set_description(str(task))
+            work.explain(task)
+        bar.set_description("report")
+        report = work.report(now())
+    return Outcome(report, work.made, work.found, work.failures)
+
+
+@dataclass
+class _Work:
+    """A run as it goes on. Only what the page says of an explanation is kept, and not the explanation."""
+
+    plan: Plan
+    store: Store
+    force: bool
+    advance: Callable[[int], object]
+    made: int = 0
+    found: int = 0
+    panels: dict[tuple[Subject, int], list["Panel"]] = field(default_factory=dict)
+    outputs: dict[tuple[Subject, int], tuple[str, float | None]] = field(default_factory=dict)
+    failures: list["Failure"] = field(default_factory=list)
+    tracebacks: list[str] = field(default_factory=list)
+    model_prints: dict[Subject, str] = field(default_factory=dict)
+
+    def explain(self, task: Task) -> None:
+        """Find or make, save and draw the explanations of a task."""
+        indices, errors, n_explained = task.subject.indices, list[Exception](), 0
+        for start in range(0, len(indices), self.plan.settings.batch_size):
+            some = indices[start : start + self.plan.settings.batch_size]
+            explained = self._find_or_make(task, some, errors)
+            n_explained += len(explained)
+            self.advance(len(some) - len(explained))
+            for index, (explanation, is_new) in explained.items():
+                self._note_sample(task.subject, index, explanation, is_new)
+                picture = self.store.picture(task.name(index))
+                if self._draw(explanation.plot, picture, errors):
+                    self.panels.setdefault((task.subject, index), []).append(_panel(task, explanation, picture))
+                self.advance(1)
+        if errors:
+            n_missing = len(indices) - n_explained
+            what = f"{n_missing} of {len(indices)} samples" if n_missing else "pictures"
+            self._note_failure(task, what, errors[0])
+
+    def report(self, created: datetime) -> Path:
+        """Write the page, the configuration as run, and the tracebacks of what failed."""
+        from pnpx.report import Report, render
+
+        settings, folder = self.plan.settings, self.plan.output
+        write_whole(folder / CONFIG, self.plan.yaml.encode())
+        if self.tracebacks:
+            write_whole(folder / FAILURES, "\n".join(self.tracebacks).encode())
+        else:
+            (folder / FAILURES).unlink(missing_ok=True)
+        page = Report(
+            title=settings.title or "Explanations of " + ", ".join(subject.name for subject in self.plan.subjects),
+            created=created.isoformat(sep=" ", timespec="minutes"),
+            settings=self.plan.yaml,
+            sections=[self._section(subject) for subject in self.plan.subjects],
+            failures=self.failures,
+            versions=versions(),
+        )
+        render(page, folder / REPORT)
+        return folder / REPORT
+
+    def _find_or_make(
+        self, task: Task, indices: Sequence[int], errors: list[Exception]
+    ) -> dict[int, tuple[Explanation, bool]]:
+        """The explanations of some samples by index, each with whether it is new; without those that cannot be made."""
+        prints = self._prints(task, indices)
+        explained: dict[int, tuple[Explanation, bool]] = {}
+        for index in () if self.force else indices:
+            explanation = self.store.find(task.name(index), prints[index])
+            if explanation is not None:
+                explained[index] = explanation, False
+        self.found += len(explained)
+        missing = [index for index in indices if index not in explained]
+        try:
+            batch = _explain_batch(task, missing) if missing else []
+        except Exception as error:  # whatever it is, the other explainers go on, and the report says it
+            errors.append(error)
+            return explained
+        for index, explanation in zip(missing, batch, strict=True):
+            self.store.save(task.name(index), explanation, prints[index])
+            explained[index] = explanation, True
+            self.made += 1
+        return explained
+
+    def _prints(self, task: Task, indices: Sequence[int]) -> dict[int, str]:
+        """The fingerprint of each explanation."""
+        subject, data = task.subject, task.subject.data
+        if subject not in self.model_prints:
+            self.model_prints[subject] = of_model(subject.module)
+        explainer = (versions()["pnpx"], self.model_prints[subject], of_explainer(task.explainer))
+        return {index: digest(*explainer, data.name, data.class_names, data.inputs[index]) for index in indices}
+
+    def _draw(
+        self, figure: Callable[[], "Figure"], picture: Path, errors: list[Exception], again: bool = False
+    ) -> bool:
+        """Draw a picture that is not there, or ``again``; whether it is there then."""
+        if picture.is_file() and not again:
+            return True
+        try:
+            content = _png(figure())
+        except Exception as error:  # a picture that fails ends nothing either
+            errors.append(error)
+            return False
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(picture, content)
+        return True
+
+    def _note_sample(self, subject: Subject, index: int, explanation: Explanation, is_new: bool) -> None:
+        """Note what the model says of a sample, and draw the sample, if that has not been done."""
+        from pnpx.plots import plot_input
+
+        if (subject, index) not in self.outputs:
+            self.outputs[subject, index] = _output(explanation)
+            self._draw(lambda: plot_input(explanation), self._sample_picture(subject, index), [], again=is_new)
+
+    def _sample_picture(self, subject: Subject, index: int) -> Path:
+        return self.store.picture(f"{subject.folder}/samples/{index:04d}")
+
+    def _note_failure(self, task: Task, what: str, error: Exception) -> None:
+        from pnpx.report import Failure
+
+        failure = Failure(task.subject.name, type(task.explainer).__name__, task.layer, f"{what}: {one_line(error)}")
+        self.failures.append(failure)
+        self.tracebacks.append(f"{task}, {what}\n" + "".join(traceback.format_exception(error)))
+
+    def _section(self, subject: Subject) -> "Section":
+        from pnpx.report import Section
+
+        return Section(
+            model=subject.name,
+            architecture=subject.architecture,
+            n_parameters=subject.n_parameters,
+            data=subject.data.name,
+            accuracy=subject.accuracy,
+            samples=[self._sample(subject, index) for index in subject.indices],
+        )
+
+    def _sample(self, subject: Subject, index: int) -> "Sample":
+        from pnpx.report import Sample
+
+        prediction, probability = self.outputs.get((subject, index), ("unknown", None))
+        picture = self._sample_picture(subject, index)
+        return Sample(
+            index=index,
+            input_png=picture if picture.is_file() else None,
+            label=subject.data.label(index),
+            prediction=prediction,
+            probability=probability,
+            panels=self.panels.get((subject, index), []),
+        )
+
+
+def versions() -> Mapping[str, str]:
+    """What the numbers depend on: the versions of pnpx, Python, torch and NumPy."""
+    import platform
+    from importlib.metadata import version
+
+    from pnpx import __version__
+
+    return {
+        "pnpx": __version__,
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy")},
+    }
+
+
+def _explain_batch(task: Task, indices: Sequence[int]) -> list[Explanation]:
+    """The explanations of some samples, each by itself, with what is known of the data."""
+    data = task.subject.data
+    batch = task.explainer.explain(data.inputs[list(indices)])
+    if not isinstance(batch, Explanation):
+        raise TypeError(f"explain must return an Explanation for a batch, but returned a {type(batch).__name__}")
+    described = replace(
+        batch,
+        seconds=batch.seconds / len(indices),
+        kind=data.kind,
+        class_names=data.class_names,
+        feature_names=data.feature_names,
+    )
+    return list(described)
+
+
+def _panel(task: Task, explanation: Explanation, picture: Path) -> "Panel":
+    """What the page says of an explanation."""
+    from pnpx.report import Panel
+
+    return Panel(
+        explainer=type(task.explainer).__name__,
+        layer=task.layer,
+        parameters=task.parameters,
+        png=picture,
+        target=_target(explanation),
+        seconds=explanation.seconds,
+        notes={name: f"{float(value.reshape(-1)[0]):.3g}" for name, value in explanation.diagnostics.items()},
+    )
+
+
+def _output(explanation: Explanation) -> tuple[str, float | None]:
+    """The predicted class in words, and its probability, as far as there is one."""
+    if explanation.prediction is None:
+        return "no class", None
+    probability = None if explanation.probability is None else float(explanation.probability[0])
+    return explanation.label(int(explanation.prediction[0])), probability
+
+
+def _target(explanation: Explanation) -> str:
+    """The class that was explained, in words."""
+    targets = explanation.targets
+    if targets is None or targets.is_floating_point():
+        return "the output"
+    return ", ".join(explanation.label(int(target)) for target in targets.reshape(-1))
+
+
+def _png(figure: "Figure") -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    content = io.BytesIO()
+    figure.set_dpi(DOTS_PER_INCH)
+    # This canvas needs no display, whatever backend is configured; savefig would draw everything twice.
+    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    return content.getvalue()

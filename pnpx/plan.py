@@ -1,0 +1,257 @@
+"""From settings to the work to do: models, samples and explainers, everything checked before anything is explained."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import nn
+
+from pnpx import zoo
+from pnpx.attributors.places import resolve
+from pnpx.config import EVERY_MODEL, ExplainerChoice, Settings, parse, unique
+from pnpx.explainers import Explainer, explainers
+from pnpx.source import ConfigError, KeyPath, Source
+from pnpx.store import Names
+from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
+from pnpx.suggest import nearest
+from pnpx.zoo.datasets import Split
+
+SPLITS = get_args(Split)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One explainer at one place of one model, for all its samples; ``folder`` is where its results go."""
+
+    subject: Subject
+    explainer: Explainer
+    parameters: Mapping[str, Any]
+    layer: str | None
+    folder: str
+
+    def name(self, index: int) -> str:
+        """The name under which the explanation of sample ``index`` is stored."""
+        return f"{self.folder}/{index:04d}"
+
+    def __str__(self) -> str:
+        at = "the inputs" if self.layer is None else self.layer
+        return f"{type(self.explainer).__name__} at {at} of {self.subject.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run is to do."""
+
+    settings: Settings
+    yaml: str
+    output: Path
+    subjects: Sequence[Subject]
+    tasks: Sequence[Task]
+
+    def __len__(self) -> int:
+        return sum(len(task.subject.indices) for task in self.tasks)
+
+
+def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, allow_code: bool = False) -> Plan:
+    """Read the configuration ``path``, load what it names, and find every problem in it.
+
+    Args:
+        path: a YAML file.
+        overrides: changes, each ``"key.path=value"``.
+        output: the folder to write to, instead of the one in the configuration.
+        allow_code: whether factories named in the configuration may run.
+
+    Raises:
+        ConfigError: with one line for each problem, its place and the nearest name.
+    """
+    settings, source, problems = parse(path, overrides)
+    if settings is None:
+        raise ConfigError(problems)
+    checker = _Checker(settings, source, Code(path.parent, allow_code), problems)
+    folder = checker.output(output)
+    subjects = checker.subjects()
+    tasks = list(checker.tasks(subjects))
+    if checker.problems:
+        raise ConfigError(unique(checker.problems))
+    return Plan(settings, source.yaml, folder, subjects, tasks)
+
+
+@dataclass(frozen=True)
+class _Checker:
+    """Collects the problems of a configuration while it is turned into work."""
+
+    settings: Settings
+    source: Source
+    code: Code
+    problems: list[str]
+
+    def note(self, keys: KeyPath, message: object) -> None:
+        text = message.args[0] if isinstance(message, LookupError) and message.args else message
+        self.problems.append(self.source.problem(keys, str(text)))
+
+    def output(self, given: Path | None) -> Path:
+        """The folder for the results, if it is one or can become one."""
+        folder = given or Path(self.settings.output)
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            said = f"must be a folder to write to, but {str(existing)!r} is a file; name another, or move it away"
+            if given is None:
+                self.note(("output",), said)
+            else:
+                self.problems.append(f"--output {given}: {said}")
+        return folder
+
+    def subjects(self) -> list[Subject]:
+        """The models with their samples."""
+        subjects: list[Subject] = []
+        folders = Names()
+        for index, choice in enumerate(self.settings.model):
+            keys: KeyPath = ("model", index, "factory" if choice.factory else "name")
+            if choice.factory is None and choice.name not in zoo.names():
+                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), zoo.names())}")
+                continue
+            try:
+                name, module, entry = load_model(choice, self.code)
+            except (LookupError, ValueError, ImportError, OSError) as error:
+                self.note(keys, error)
+                continue
+            if any(name == subject.name for subject in subjects):
+                self.note(keys, f"the model {name!r} is listed twice; leave one out, or give it another 'name'")
+                continue
+            data = self.data(entry.data if entry else None)
+            if data is None:
+                continue
+            try:
+                try_out(module, name, data)
+            except ValueError as error:
+                self.note(("data",) if self.source.written(("data",)) else keys, error)
+                continue
+            at_home = entry is not None and entry.data == data.name
+            subjects.append(
+                Subject(
+                    name,
+                    entry.architecture if entry else type(module).__name__,
+                    module,
+                    data,
+                    self.indices(data),
+                    entry.accuracy if entry and at_home else None,
+                    folders.new(name),
+                )
+            )
+        return subjects
+
+    def data(self, default: str | None) -> Data | None:
+        choice = self.settings.data
+        if choice.factory is None:
+            if choice.name is not None and choice.name not in zoo.data_names():
+                hint = nearest(choice.name, zoo.data_names())
+                self.note(("data", "name"), f"there is no data set {choice.name!r}; {hint}")
+                return None
+            if choice.split not in SPLITS:
+                self.note(("data", "split"), f"there is no split {choice.split!r}; {nearest(choice.split, SPLITS)}")
+                return None
+        try:
+            return load_data(choice, default, self.code)
+        except (LookupError, ValueError, ImportError) as error:
+            self.note(("data", "factory" if choice.factory else "name"), error)
+            return None
+
+    def indices(self, data: Data) -> Sequence[int]:
+        try:
+            return choose(self.settings.data, data)
+        except ValueError as error:
+            self.note(("data", "indices" if self.settings.data.indices is not None else "samples"), error)
+            return range(0)
+
+    def tasks(self, subjects: Sequence[Subject]) -> Iterator[Task]:
+        """Each explainer at each place of each model; where one is not right, the problem is noted instead."""
+        chosen: list[tuple[int, ExplainerChoice, dict[str, Any]]] = []
+        for index, choice in enumerate(self.settings.explainers):
+            parameters = self.parameters(index, choice)
+            if parameters is not None:
+                chosen.append((index, choice, parameters))
+        for subject in subjects:
+            explainer_names = Names()
+            for index, choice, parameters in chosen:
+                folder, layer_names = explainer_names.new(choice.name), Names()
+                made = self.made(index, choice, parameters, subject)
+                if made is None:
+                    continue
+                for layer in self.layers(index, choice, subject.module, subject.name):
+                    place = layer_names.new("inputs" if layer is None else layer)
+                    yield Task(subject, made(layer), parameters, layer, f"{subject.folder}/{folder}/{place}")
+
+    def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
+        """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
+        known = explainers()
+        keys: KeyPath = ("explainers", index)
+        names = [model.name or (model.factory or "").rpartition(":")[2] for model in self.settings.model]
+        for model in choice.layers:
+            if model != EVERY_MODEL and model not in names:
+                self.note((*keys, "layers", model), f"there is no model {model!r} in this run; {nearest(model, names)}")
+        if choice.name not in known:
+            self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, known)}")
+            return None
+        allowed = {item.name: item for item in fields(known[choice.name]) if item.init and item.name != "model"}
+        wrong = [name for name in choice.parameters if name not in allowed or name == "layer"]
+        for name in wrong:
+            hint = "write layers: [...]" if name == "layer" else nearest(name, [*allowed, "layers"])
+            self.note((*keys, name), f"{choice.name} has no parameter {name!r} here; {hint}")
+        absent = [
+            name
+            for name, item in allowed.items()
+            if item.default is MISSING and item.default_factory is MISSING and name not in choice.parameters
+        ]
+        for name in absent:
+            example = f", such as {name}: 20 for that many samples of the training split" if name == "baselines" else ""
+            self.note(keys, f"{choice.name} needs the parameter {name!r}{example}")
+        if wrong or absent:
+            return None
+        shared = {"seed": self.settings.seed} if "seed" in allowed else {}
+        return {**shared, **choice.parameters}
+
+    def made(
+        self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject
+    ) -> Callable[[str | None], Explainer] | None:
+        """A maker of the explainer for a layer, or None if its parameters are not right."""
+        keys: KeyPath = ("explainers", index)
+        kind = explainers()[choice.name]
+        arguments = dict(parameters)
+        try:
+            if isinstance(arguments.get("baselines"), int):
+                arguments["baselines"] = self.baselines(arguments["baselines"], subject)
+            kind(subject.module, **arguments)
+        except (TypeError, ValueError, LookupError) as error:
+            named = [name for name in choice.parameters if name in str(error)]
+            self.note((*keys, *named[:1]), error)
+            return None
+        return lambda layer: kind(subject.module, layer=layer, **arguments)
+
+    def baselines(self, count: int, subject: Subject) -> torch.Tensor:
+        """Samples of the training split, drawn by the run's seed."""
+        choice = self.settings.data.model_copy(update={"split": "train"})
+        inputs = load_data(choice, subject.data.name, self.code).inputs
+        if not 1 <= count <= len(inputs):
+            raise ValueError(f"baselines must be from 1 to {len(inputs)}, the samples to draw from, but is {count}")
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        return inputs[torch.randperm(len(inputs), generator=generator)[:count]]
+
+    def layers(self, index: int, choice: ExplainerChoice, module: nn.Module, name: str) -> Iterator[str | None]:
+        """The layers to explain of one model, those that it has."""
+        own = [name] if name in choice.layers else []
+        listed = choice.layers_of(name)
+        for position, layer in enumerate(listed):
+            keys: KeyPath = ("explainers", index, "layers", *own, position)
+            if layer in listed[:position]:
+                self.note(keys, f"the layer {layer!r} is listed twice")
+                continue
+            try:
+                if layer is not None:
+                    resolve(module, layer)
+            except (LookupError, ValueError, TypeError) as error:
+                said = error.args[0] if error.args else one_line(error)
+                self.note(keys, f"{name}: {said}" if len(self.settings.model) > 1 else said)
+                continue
+            yield layer

@@ -1,0 +1,172 @@
+"""A configuration as it was written: the YAML text, the overrides from the command line, and where each key stands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+KeyPath: TypeAlias = tuple[str | int, ...]
+"""The way to a value: ``("explainers", 0, "n_iter")``."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; ``problems`` has one line for each thing that is wrong with it."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The plain data of a configuration, and the place in the file or on the command line that each part came from."""
+
+    path: Path
+    data: dict[str, Any]
+    lines: dict[KeyPath, int]
+    overrides: dict[KeyPath, str]
+    yaml: str
+    """The configuration as it is run, overrides included."""
+
+    def problem(self, keys: KeyPath, message: str) -> str:
+        """One line: the place of ``keys``, or of what is nearest to it and was written, and ``message``."""
+        message = " ".join(message.split())
+        known = self.written(keys)
+        where = ".".join(map(str, known))
+        overridden = [prefix for prefix in self.overrides if known[: len(prefix)] == prefix]
+        if overridden:
+            return f"{self.overrides[max(overridden, key=len)]}: {where}: {message}"
+        line = next((self.lines[known[:n]] for n in range(len(known), 0, -1) if known[:n] in self.lines), None)
+        place = f"{self.path}:{line}" if line else str(self.path)
+        return f"{place}: {where}: {message}" if where else f"{place}: {message}"
+
+    def written(self, keys: KeyPath) -> KeyPath:
+        """The part of ``keys`` that is in the data; what a short form left out is passed over."""
+        value: Any = self.data
+        known: list[str | int] = []
+        for key in keys:
+            in_mapping = isinstance(value, dict) and key in value
+            if in_mapping or (isinstance(value, list) and isinstance(key, int) and key < len(value)):
+                value = value[key]
+                known.append(key)
+        return tuple(known)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Source:
+    """Read the YAML file ``path`` with OmegaConf and change it by ``overrides``, each ``"a.b.0=value"``.
+
+    Raises :class:`ConfigError` when the file cannot be read, is no mapping in YAML, or an override has no place.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError, SafeLoader, YAMLError, compose
+
+    text = _text(path)
+    try:
+        root = compose(text, Loader=SafeLoader)  # type: ignore[no-untyped-call, unused-ignore]
+        if root is None or root.tag != "tag:yaml.org,2002:map":
+            what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
+            raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
+        config = _spelled_out(OmegaConf.create(text))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        reason = error.problem or str(error.context or "").rstrip(".")
+        raise ConfigError([f"{path}:{line}: no valid YAML: {reason}"]) from None
+    except (YAMLError, RecursionError) as error:
+        raise ConfigError([f"{path}: no valid YAML: {_first_line(error)}"]) from None
+
+    lines: dict[KeyPath, int] = {}
+    _number(root, (), lines)
+    placed: dict[KeyPath, str] = {}
+    problems = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not all(key.split(".")):
+            problems.append(f"{override}: an override is written key=value, as in explainers.0.n_iter=10")
+            continue
+        try:
+            changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+            OmegaConf.update(config, key, changed["value"], merge=False)
+        except (YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
+            problems.append(f"{override}: {_override_problem(key, error, config)}")
+            continue
+        config = _spelled_out(config)
+        placed[_keys(key)] = override
+    if problems:
+        raise ConfigError(problems)
+    try:
+        data: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raw: Any = OmegaConf.to_container(config)
+        source = Source(path, raw, lines, placed, text)
+        keys = _keys(str(getattr(error, "full_key", None) or ""))
+        raise ConfigError([source.problem(keys, _lower_first(_first_line(error)))]) from None
+    return Source(path, data, lines, placed, OmegaConf.to_yaml(config))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such file"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{path}: must be a YAML file, but it is a folder"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: must be UTF-8 text, but byte {error.start} is none"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+
+
+def _number(node: Any, keys: KeyPath, lines: dict[KeyPath, int]) -> None:
+    """Note the line, from 1, of everything below ``node`` under its key path."""
+    if node.id == "mapping":
+        for key, value in node.value:
+            name = (*keys, key.value)
+            _number(value, name, lines)
+            lines[name] = key.start_mark.line + 1
+    elif node.id == "sequence":
+        for index, value in enumerate(node.value):
+            name = (*keys, index)
+            _number(value, name, lines)
+            lines[name] = value.start_mark.line + 1
+
+
+def _spelled_out(config: Any) -> Any:
+    """The configuration with bare names of explainers as mappings, so that an override can add a parameter to one."""
+    from omegaconf import OmegaConf
+
+    data: Any = OmegaConf.to_container(config)
+    if isinstance(data.get("explainers"), list):
+        data["explainers"] = [{"name": item} if isinstance(item, str) else item for item in data["explainers"]]
+    return OmegaConf.create(data)
+
+
+def _keys(dotted: str) -> KeyPath:
+    parts = [part for part in dotted.replace("[", ".").replace("]", "").split(".") if part]
+    return tuple(int(part) if part.isdigit() else part for part in parts)
+
+
+def _kind(tag: str) -> str:
+    return {"seq": "list", "str": "text", "int": "number", "float": "number"}.get(tag.rpartition(":")[2], "value")
+
+
+def _override_problem(key: str, error: Exception, config: Any) -> str:
+    from omegaconf import ListConfig
+
+    walked: Any = config
+    for part in key.split("."):
+        if isinstance(walked, ListConfig):
+            if not part.isdigit() or int(part) >= len(walked):
+                return f"the list has {len(walked)} items, numbered from 0, but no item {part!r}"
+            walked = walked[int(part)]
+        else:
+            walked = walked.get(part)
+    return f"the value is no valid YAML: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,130 @@
+"""Attributions on disk: one file for each finished sample x explainer x layer, known again by its fingerprint.
+
+A fingerprint covers what an attribution depends on: the explainer's parameters, the model's weights and code, the
+sample, and the version of pnpx. A file whose fingerprint is another one counts as not there.
+"""
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pnpx.explanation import Explanation
+
+FINGERPRINT = "fingerprint"
+"""The key under which a stored explanation keeps it, among what is known of its explainer."""
+
+UNIMPORTANT = frozenset({"model", "batch_size", "replay", "progress"})
+"""Fields of an explainer left out of its fingerprint: the model has its own, the others do not change the result."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Explanations under a folder."""
+
+    folder: Path
+
+    def find(self, name: str, fingerprint: str) -> Explanation | None:
+        """The explanation saved as ``name``; None if there is none, it is damaged, or has another fingerprint."""
+        path = self.path(name)
+        if not path.is_file():
+            return None
+        try:
+            found = Explanation.load(path)
+        except (ValueError, OSError):  # damaged, or of another version of the format: to be made again
+            return None
+        return found if found.explainer.get(FINGERPRINT) == fingerprint else None
+
+    def save(self, name: str, explanation: Explanation, fingerprint: str) -> None:
+        """Write ``explanation`` as ``name``, whole or not at all; a picture of an earlier one goes first."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.picture(name).unlink(missing_ok=True)
+        for left_over in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed while it wrote this
+            left_over.unlink(missing_ok=True)
+        described = {**explanation.explainer, FINGERPRINT: fingerprint}
+        replace(explanation, explainer=described).save(path)
+
+    def path(self, name: str) -> Path:
+        """Where the explanation called ``name``, such as ``"digits_cnn/VarGrad/conv1/0003"``, is kept."""
+        return self.folder / f"{name}.safetensors"
+
+    def picture(self, name: str) -> Path:
+        """Where its picture is kept."""
+        return self.folder / f"{name}.png"
+
+
+class Names:
+    """Names for files made from names of models and layers, each different, also where case does not count.
+
+    >>> names = Names()
+    >>> names.new("block1.attention:input"), names.new("block1.attention.input")
+    ('block1.attention.input', 'block1.attention.input-2')
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def new(self, name: str) -> str:
+        """``name`` in letters, digits, dots, dashes and underscores, with a number if it is taken."""
+        plain = re.sub(r"[^A-Za-z0-9._-]+", ".", name).strip(".") or "unnamed"
+        free, number = plain, 1
+        while free.lower() in self._taken:
+            number += 1
+            free = f"{plain}-{number}"
+        self._taken.add(free.lower())
+        return free
+
+
+def digest(*parts: object) -> str:
+    """A short hash of ``parts``: numbers, text, tensors, and sequences, mappings and dataclasses of these.
+
+    >>> digest(1, "a") == digest(1, "a"), digest(1, "a") == digest("1a")
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps([_plain(part) for part in parts], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def of_model(model: nn.Module) -> str:
+    """The fingerprint of a model: its weights and buffers, its structure, and the code of its own classes."""
+    kinds = {type(module) for module in model.modules()}
+    code = sorted(_code(kind) for kind in kinds if not kind.__module__.startswith("torch."))
+    structure = re.sub(r"0x[0-9a-f]+", "", repr(model))
+    return digest(structure, code, dict(model.state_dict()))
+
+
+def of_explainer(explainer: Any) -> str:
+    """The fingerprint of an explainer: its name and parameters, whatever its model."""
+    names = [item.name for item in fields(explainer) if item.name not in UNIMPORTANT]
+    return digest(type(explainer).__name__, {name: getattr(explainer, name) for name in names})
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return [str(value.dtype), list(value.shape), hashlib.sha256(array.numpy().tobytes()).hexdigest()]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value).__qualname__, {item.name: _plain(getattr(value, item.name)) for item in fields(value)}]
+    if isinstance(value, (Sequence, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return re.sub(r"0x[0-9a-f]+", "", repr(value))
+
+
+def _code(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # a class made at a prompt has no file
+        return kind.__qualname__

@@ -1,0 +1,93 @@
+"""Copies of a batch, and parts of it."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+from pnpx.attributors.batch import argument_axis, arguments, repeated, rows_of, rows_of_call
+from pnpx.attributors.repeating import axes_of, axes_seen
+from pnpx.extractors import Call
+
+X = torch.arange(6.0).reshape(3, 2)
+STATE = torch.arange(12.0).reshape(2, 3, 2)  # (layers, batch, features)
+
+
+@pytest.mark.parametrize("shape, size, axis", [
+    ((3, 2), 3, 0), ((2, 3), 3, 1), ((3, 3), 3, 0), ((2, 3, 3), 3, None), ((4, 5), 3, None), ((), 3, None),
+    ((1, 4), 1, 0), ((4, 1), 1, None), ((2, 1, 3), 1, None),
+], ids=str)
+def test_the_axis_of_the_batch_in_an_argument(shape, size, axis):
+    assert argument_axis(torch.ones(shape), size) == axis
+    assert argument_axis(np.ones(shape), size) == axis
+
+
+def test_repeated():
+    table = torch.ones(5, 7)
+    found = repeated({"x": X, "state": (STATE, None), "table": table, "n": 3}, 2, 3)
+    assert torch.equal(found["x"], torch.cat([X, X])) and found["n"] == 3
+    assert torch.equal(found["state"][0], torch.cat([STATE, STATE], 1)) and found["state"][1] is None
+    assert torch.equal(found["table"], table)
+    assert repeated(X, 1, 3) is X
+
+
+def test_arguments_for_copies():
+    call = Call((X, STATE.movedim(1, 0)), (None, "state"), (X + 1,), {"mask": X[:, 0], "scale": 2.0})
+    args, kwargs = arguments(call, 2)
+    assert torch.equal(args[0], torch.cat([X, X])) and torch.equal(args[1], torch.cat([X + 1, X + 1]))
+    assert list(kwargs) == ["state", "mask", "scale"] and kwargs["state"].shape == (6, 2, 2) and kwargs["scale"] == 2.0
+    assert torch.equal(kwargs["mask"], torch.cat([X[:, 0], X[:, 0]]))
+    given = [torch.zeros(6, 2), torch.ones(6, 2, 2)]
+    args, kwargs = arguments(call, 2, given)
+    assert args[0] is given[0] and kwargs["state"] is given[1] and args[1].shape == (6, 2)
+
+
+def test_rows():
+    value = {"x": X, "state": [STATE], "y": np.arange(3), "table": torch.ones(5, 7), "name": "n"}
+    found = rows_of(value, slice(1, 3), 3)
+    assert torch.equal(found["x"], X[1:]) and torch.equal(found["state"][0], STATE[:, 1:])
+    assert found["y"].tolist() == [1, 2] and found["table"].shape == (5, 7) and found["name"] == "n"
+
+
+def test_rows_of_packed_sequences():
+    sequences = [torch.ones(2, 1), torch.full((4, 1), 2.0), torch.full((3, 1), 3.0)]
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    for rows, lengths in ((slice(0, 1), [2]), (slice(1, 3), [4, 3]), (slice(2, 3), [3])):
+        values, found = pad_packed_sequence(rows_of(packed, rows, 3), batch_first=True)
+        assert found.tolist() == lengths and values.shape[1] == max(lengths)
+        assert values[:, 0, 0].tolist() == [1.0, 2.0, 3.0][rows]
+
+
+def test_rows_of_a_call():
+    call = Call({"a": X}, ("a",), (STATE,), {"mask": torch.tensor([1, 2, 3]), "flag": True})
+    found = rows_of_call(call, slice(2, 3))
+    assert torch.equal(found.forward["a"], X[2:]) and torch.equal(found.additional_args[0], STATE[:, 2:])
+    assert found.additional_kwargs["mask"].tolist() == [3] and found.additional_kwargs["flag"] is True
+    assert found.batch_size == 1
+
+
+@pytest.mark.parametrize("shape, size, axis", [
+    ((3, 5), 3, 0), ((5, 3), 3, 1), ((3, 3), 3, 0), ((5, 3, 3), 3, None), ((4, 5), 3, None), ((1, 4), 1, 0), ((4, 1), 1, 1),
+], ids=str)
+def test_axes_by_size(shape, size, axis):
+    assert axes_of((torch.ones(shape),), size) == [axis]
+
+
+@pytest.mark.parametrize("shape, twin, size, axis", [
+    ((3, 5), (1, 5), 3, 0), ((5, 3), (5, 1), 3, 1), ((3, 3), (3, 1), 3, 1), ((3, 3), (1, 3), 3, 0),
+    ((4, 5), (4, 5), 3, None), ((12, 5), (4, 5), 3, 0), ((1, 5), (2, 5), 1, 0), ((4, 1), (4, 2), 1, 1),
+    ((6, 4, 4), (6, 3, 4), 3, None),
+], ids=str)
+def test_axes_by_what_follows_the_batch(shape, twin, size, axis):
+    assert axes_seen((torch.ones(shape), None), [torch.ones(twin), None], size) == [axis]
+
+
+def test_axes_of_packed_sequences_are_the_first():
+    packed = pack_sequence([torch.ones(3, 1), torch.ones(3, 1), torch.ones(3, 1)])
+    assert axes_of(packed, 3) == [0] and axes_seen(packed, packed, 3) == [0]
+
+
+@pytest.mark.parametrize("one, other", [((torch.ones(2, 2),), (torch.ones(2),)), ((X, X), (X,))])
+def test_axes_of_other_tensors(one, other):
+    with pytest.raises(ValueError):
+        axes_seen(one, other, 3)

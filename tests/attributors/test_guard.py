@@ -1,0 +1,232 @@
+"""The model is left as it was found, whatever happens in between."""
+
+import re
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import pnpx
+from pnpx.attributors.guard import left_as_found
+
+
+class Net(nn.Module):
+    """Modules in different modes, weights of which some are frozen, buffers that a forward pass changes."""
+
+    def __init__(self, fail_at=None):
+        super().__init__()
+        self.conv = nn.Conv1d(1, 2, 3, padding=1)
+        self.norm = nn.BatchNorm1d(2)
+        self.inner = nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5), nn.ReLU(inplace=True))
+        self.head = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("last", None)
+        self.register_buffer("replaced", torch.zeros(2))
+        self.fail_at, self.passes = fail_at, 0
+        self.conv.weight.requires_grad_(False)
+        self.inner.eval()
+        self.inner[1].train()
+        self.norm.train()
+
+    def forward(self, x):
+        self.passes += 1
+        if self.passes == self.fail_at:
+            raise KeyError("half-way")
+        self.calls += 1
+        self.replaced = self.replaced + 1
+        torch.rand(3)
+        return self.head(self.inner(self.norm(self.conv(x[:, None])).mean(1)))
+
+
+def fingerprint(model):
+    """Everything an explainer must leave as it was."""
+    return {
+        "modes": [module.training for module in model.modules()],
+        "weights": [(id(p), p.requires_grad, p._version, id(p.grad), p.sum().item()) for p in model.parameters()],
+        "buffers": {name: (id(b), b.tolist()) for name, b in model.named_buffers()},
+        "buffer names": [sorted(module._buffers) for module in model.modules()],
+        "forwards": ["forward" in module.__dict__ for module in model.modules()],
+        "hooks": [[len(h) for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks,
+                                    m._backward_pre_hooks)] for m in model.modules()],
+        "random state": torch.get_rng_state().tolist(),
+        "fast path": torch.backends.mha.get_fastpath_enabled(),
+        "cudnn": torch.backends.cudnn.enabled,
+        "grad mode": torch.is_grad_enabled(),
+        "state": {name: value.tolist() for name, value in model.state_dict().items()},
+    }
+
+
+KINDS = {
+    "Gradient": (pnpx.Gradient, {}),
+    "SmoothGrad": (pnpx.SmoothGrad, {"n_iter": 3}),
+    "VarGrad": (pnpx.VarGrad, {"n_iter": 3}),
+    "IntegratedGradients": (pnpx.IntegratedGradients, {"n_steps": 3}),
+    "ExpectedGradients": (pnpx.ExpectedGradients, {"n_iter": 3, "baselines": torch.zeros(2, 8)}),
+}
+
+
+@pytest.mark.parametrize("kind, options", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("layer", [None, "norm", "inner.0:input", ["conv", "head"]], ids=str)
+@pytest.mark.parametrize("method", ["attribute", "explain"])
+def test_left_as_found(kind, options, layer, method):
+    torch.manual_seed(0)
+    model = Net()
+    model.head.weight.grad = torch.ones(3, 4)
+    before = fingerprint(model)
+    getattr(kind(model, layer=layer, **options), method)(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
+    assert model.passes > 0
+    assert fingerprint(model) == before
+    assert torch.equal(model.head.weight.grad, torch.ones(3, 4)) and model.head.bias.grad is None
+
+
+@pytest.mark.parametrize("layer", [None, "norm"])
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+def test_left_as_found_after_an_exception(layer, fail_at):
+    torch.manual_seed(0)
+    model = Net(fail_at)
+    before = fingerprint(model)
+    with pytest.raises(KeyError, match="half-way"):
+        for _ in range(3):  # an exception during a trial pass is met again in a later one
+            pnpx.SmoothGrad(model, layer=layer, n_iter=5, batch_size=2).attribute(torch.randn(2, 8), 0)
+            model.fail_at = model.passes + 1
+    torch.set_rng_state(torch.tensor(before["random state"], dtype=torch.uint8))
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("where", ["targets", "score", "points", "layer"])
+def test_left_as_found_after_the_users_own_exception(where):
+    class Points(pnpx.SmoothGrad):
+        def points(self, bound, reference):
+            yield next(super().points(bound, reference))
+            raise KeyError("mine")
+
+    def mine(*_):
+        raise KeyError("mine")
+
+    model = Net()
+    x = torch.randn(2, 8)
+    before = fingerprint(model)
+    with pytest.raises((KeyError, LookupError, RuntimeError)):
+        if where == "targets":
+            pnpx.SmoothGrad(model, layer="norm").attribute(x, mine)
+        elif where == "score":
+            pnpx.Gradient(model, score=mine).attribute(x)
+        elif where == "points":
+            Points(model, layer="norm", batch_size=2).attribute(x)
+        else:
+            pnpx.Gradient(model, layer="norm#4").attribute(x)
+    assert fingerprint(model) == before
+
+
+def test_while_explaining_it_is_in_eval_mode_and_its_weights_need_no_gradient():
+    seen = []
+
+    class Spy(Net):
+        def forward(self, x):
+            seen.append(([m.training for m in self.modules()], [p.requires_grad for p in self.parameters()]))
+            return super().forward(x)
+
+    pnpx.SmoothGrad(Spy(), n_iter=2).attribute(torch.randn(2, 8))
+    assert seen and not any(any(modes) or any(weights) for modes, weights in seen)
+
+
+def test_batch_norm_uses_what_it_has_learnt_and_learns_nothing():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    model[0].running_var.fill_(4.0)
+    found = pnpx.Gradient(model.train()).attribute(torch.randn(5, 3), 1)
+    torch.testing.assert_close(found, (model[1].weight[1] / (4 + 1e-5) ** 0.5).expand(5, 3))
+    assert model.training and bool((model[0].running_var == 4).all()) and model[0].num_batches_tracked == 0
+
+
+def test_an_overridden_eval_or_train_is_not_called():
+    class Merging(nn.Linear):
+        def eval(self):
+            raise AssertionError("merged weights")
+
+        def train(self, mode=True):
+            raise AssertionError("unmerged weights")
+
+    model = nn.Sequential(Merging(3, 2))
+    found = pnpx.SmoothGrad(model).attribute(torch.ones(1, 3), 0)
+    torch.testing.assert_close(found, model[0].weight[:1])
+    assert model[0].training
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_whatever_the_gradient_mode_around_the_call(context):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    x = torch.randn(2, 3)
+    expected = pnpx.SmoothGrad(model, layer="0").attribute(x, 0)
+    with context():
+        found = pnpx.SmoothGrad(model, layer="0").attribute(x, 0)
+        outer = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    assert torch.equal(found, expected) and not found.requires_grad and not found.is_inference()
+    with context():
+        assert (torch.is_inference_mode_enabled(), torch.is_grad_enabled()) == outer
+
+
+def test_a_model_made_in_inference_mode_is_refused_and_left_alone():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+    before = [module.training for module in model.modules()]
+    message = (
+        "the model's '0.weight' was made under torch.inference_mode, and no gradient can be taken through it; build or load "
+        "the model outside of it"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        pnpx.Gradient(model).attribute(torch.ones(2, 3), 1)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_buffer_on_the_way_can_be_changed_in_place_and_comes_back():
+    class Cache(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(3))
+
+        def forward(self, x):
+            self.seen.add_(x.detach().sum(0))
+            return x * 2
+
+    model = Cache()
+    alias = model.seen
+    pnpx.SmoothGrad(model).attribute(torch.ones(2, 3), 0)
+    assert not model.seen.any() and model.seen is alias
+
+
+def test_nested_holders_restore_once_the_last_has_left():
+    model = Net()
+    before = fingerprint(model)
+    with left_as_found(model):
+        with left_as_found(model):
+            assert not any(module.training for module in model.modules())
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        model.calls += 5
+    assert fingerprint(model) == before
+
+
+def test_threads_that_come_and_go_restore_what_the_first_found():
+    model = Net()
+    before = fingerprint(model)
+    entered, leave = threading.Event(), threading.Event()
+    states = []
+
+    def first():
+        with left_as_found(model):
+            entered.set()
+            leave.wait(10)
+            states.append(any(module.training for module in model.modules()))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(10)
+    with left_as_found(model):
+        leave.set()
+        thread.join(10)
+        assert not any(module.training for module in model.modules()), "the first left, the second is still here"
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert states == [False]
+    assert fingerprint(model) == before

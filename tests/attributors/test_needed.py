@@ -1,0 +1,90 @@
+"""Outputs that a replay does not use are neither kept nor copied; those that it uses are, however they are used."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pnpx import SmoothGrad
+from pnpx.attributors.layer import LayerAttributor, LayerBound
+from pnpx.attributors.needed import Watch, hollow
+from pnpx.attributors.places import resolve_all
+from pnpx.extractors import extract
+
+
+class Skips(nn.Module):
+    """Uses what ran before ``middle`` after it, in the way that ``how`` says."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.early, self.between, self.middle, self.late = (nn.Linear(4, 4) for _ in range(4))
+        self.scripted = torch.jit.trace(nn.Tanh(), torch.zeros(2, 4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        early = self.early(inputs)
+        if self.how == "in place":
+            early.relu_()
+        kept = torch.sin(early) if self.how == "derived" else early
+        middle = self.middle(self.between(early))
+        if self.how in ("in place", "later", "derived"):
+            middle = middle + kept
+        elif self.how == "listed":
+            middle = torch.cat([middle, kept], dim=1)[:, ::2]
+        elif self.how == "scripted":
+            middle = middle * self.scripted(kept)
+        elif self.how == "numpy":
+            middle = middle * float(kept.detach().numpy().sum())
+        elif self.how == "shape":
+            middle = middle * kept.shape[1]
+        return torch.tanh(self.late(middle))
+
+
+def bound_after_a_pass(how: str) -> LayerBound:
+    torch.manual_seed(0)
+    model = Skips(how).eval()
+    call = extract(model, torch.randn(3, 4), None, None)
+    with torch.no_grad(), LayerAttributor(model, resolve_all(model, "middle")).at(call) as bound:
+        bound.run([value.tensor.clone() for value in bound.values], 1)
+    return bound
+
+
+@pytest.mark.parametrize("how", ["not", "in place", "later", "derived", "listed", "scripted", "numpy", "shape"])
+def test_the_result_is_that_of_full_passes(how: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Skips(how), torch.randn(3, 4)
+    explainer = SmoothGrad(model, layer="middle", n_iter=8, batch_size=9)
+    if how == "numpy":  # one number for the whole batch: copies cannot share a pass
+        assert torch.isfinite(explainer.attribute(inputs, 0)).all()
+    replayed = explainer.attribute(inputs, 0)
+    full = SmoothGrad(model, layer="middle", n_iter=8, batch_size=9, replay=False).attribute(inputs, 0)
+    torch.testing.assert_close(replayed, full)
+
+
+@pytest.mark.parametrize(
+    ("how", "dropped"), [("not", 2), ("shape", 1), ("later", 1), ("derived", 1), ("in place", 1), ("listed", 1)]
+)
+def test_only_what_is_used_is_kept(how: str, dropped: int) -> None:
+    recording = bound_after_a_pass(how)._recording
+    events = [event for event in recording.prefix or [] if event.finished]
+    assert [len(event.unused) for event in events].count(1) == dropped
+    for event in events:
+        assert bool(torch.isnan(event.output).all()) == bool(event.unused)
+        assert event.output.untyped_storage().nbytes() == (4 if event.unused else 48)
+
+
+def test_a_watch_notes_what_is_read_and_hands_it_out() -> None:
+    watch, numbers = Watch(), torch.arange(3.0)
+    with watch:
+        stand_in = watch.stand_in((0, 1), numbers)
+        assert stand_in.shape == (3,) and stand_in.dtype == torch.float32 and len(stand_in) == 3
+        assert not watch.used
+        assert torch.stack([stand_in, stand_in]).tolist() == [[0.0, 1.0, 2.0]] * 2
+        stand_in.add_(1)  # in place: what is read later has changed
+        assert (stand_in * 2).tolist() == [2.0, 4.0, 6.0]
+    assert watch.used == {(0, 1)}
+
+
+def test_a_hollow_tensor_takes_no_memory_and_is_nan() -> None:
+    found = hollow(torch.zeros(2, dtype=torch.bfloat16), (1000, 1000))
+    assert found.shape == (1000, 1000) and found.dtype == torch.bfloat16
+    assert found.untyped_storage().nbytes() == 2 and bool(torch.isnan(found).all())

@@ -1,0 +1,169 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import pnpx
+from pnpx.cli import app
+from pnpx.explanation import Explanation
+
+ROOT = Path(pnpx.__file__).parents[1]
+
+CONFIG = """\
+model: breast_cancer_mlp
+data: {samples: 1}
+explainers: [Gradient, {name: SmoothGrad, n_iter: 2}]
+output: out
+"""
+
+
+@pytest.fixture
+def pnpx_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(CONFIG)
+
+    def call(*arguments):
+        return CliRunner().invoke(app, arguments, prog_name="pnpx")
+
+    return call
+
+
+def test_explains_then_says_that_all_is_done(pnpx_command, tmp_path):
+    result = pnpx_command("explain", "run.yaml")
+    assert (result.exit_code, result.stdout) == (0, "2 explanations made\nreport: out/report.html\n")
+    assert "2/2" in result.stderr
+    assert (tmp_path / "out/report.html").is_file()
+    result = pnpx_command("explain", "run.yaml")
+    assert (result.exit_code, result.stdout) == (
+        0, "all 2 explanations were done before; --force makes them again\nreport: out/report.html\n"
+    )
+    result = pnpx_command("explain", "run.yaml", "explainers.1.n_iter=3")
+    assert result.stdout.startswith("1 explanations made, 1 were done before\n")
+    result = pnpx_command("explain", "run.yaml", "explainers.1.n_iter=3", "--force")
+    assert result.stdout.startswith("2 explanations made\n")
+
+
+def test_quiet_and_output(pnpx_command, tmp_path):
+    result = pnpx_command("explain", "run.yaml", "--quiet", "--output", "else/where")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert (tmp_path / "else/where/report.html").is_file() and not (tmp_path / "out").exists()
+
+
+def test_a_wrong_configuration_is_exit_code_2_and_one_line(pnpx_command, tmp_path):
+    result = pnpx_command("explain", "run.yaml", "explainers.0.name=Gradeint")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "explainers.0.name=Gradeint: explainers.0.name: there is no explainer 'Gradeint'; the nearest: 'Gradient'\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_folder_should_be(pnpx_command, tmp_path):
+    (tmp_path / "out").write_text("kept")
+    result = pnpx_command("explain", "run.yaml")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("run.yaml:4: output: must be a folder to write to, but ")
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "out").read_text() == "kept"
+
+
+@pytest.mark.parametrize("config, line", [
+    ("digts", "digts: there is no such file, nor a shipped configuration; the nearest: 'digits'\n"),
+    ("x/digits.yaml", "x/digits.yaml: there is no such file, nor a shipped configuration; the nearest: 'digits'\n"),
+    (".", ".: must be a YAML file, but is a folder\n"),
+])
+def test_no_such_configuration(pnpx_command, config, line):
+    result = pnpx_command("explain", config)
+    assert (result.exit_code, result.stderr) == (2, line)
+
+
+@pytest.mark.parametrize("config", ["breast_cancer", "breast_cancer.yaml", "configs/breast_cancer.yaml"])
+def test_shipped_configurations_by_name(pnpx_command, config):
+    result = pnpx_command("explain", config, "data.samples=0")
+    assert (result.exit_code, result.stderr) == (2, "data.samples=0: data.samples: must be at least 1, but is 0\n")
+
+
+def test_failures_give_exit_code_1_at_the_end(pnpx_command, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(pnpx.SmoothGrad, "explain", fail)
+    result = pnpx_command("explain", "run.yaml")
+    assert result.exit_code == 1
+    assert result.stdout == "1 explanations made\nreport: out/report.html\n"
+    assert result.stderr.endswith(
+        "failed: SmoothGrad at the inputs of breast_cancer_mlp: 1 of 1 samples: RuntimeError: not today\n"
+        "tracebacks: out/failures.txt\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_to(pnpx_command, monkeypatch):
+    def full(self, path):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Explanation, "save", full)
+    result = pnpx_command("explain", "run.yaml", "--quiet")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "cannot write the results: Read-only file system: out/breast_cancer_mlp/Gradient/inputs/0000.safetensors\n"
+    )
+
+
+def test_an_interrupted_run(pnpx_command, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pnpx.SmoothGrad, "explain", interrupt)
+    result = pnpx_command("explain", "run.yaml", "--quiet")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; what was finished is kept: run the same command again to go on\n"
+
+
+@pytest.mark.parametrize("what, lines", [
+    ("explainers", ["Gradient ", "VarGrad "]),
+    ("models", ["digits_cnn ", "breast_cancer_mlp "]),
+    ("data", ["digits ", "breast_cancer  tabular, 143 held-out samples of shape (30,)"]),
+    ("configs", ["digits ", "zoo "]),
+])
+def test_lists(pnpx_command, what, lines):
+    result = pnpx_command("list", what)
+    assert result.exit_code == 0
+    for start in lines:
+        (line,) = [line for line in result.stdout.splitlines() if line.startswith(start)]
+        assert len(line) > 30
+
+
+def test_version(pnpx_command):
+    result = pnpx_command("--version")
+    assert (result.exit_code, result.stdout) == (0, f"pnpx {pnpx.__version__}\n")
+
+
+def test_unknown_commands_and_options(pnpx_command):
+    assert pnpx_command("explian").exit_code == 2
+    result = pnpx_command("explain", "run.yaml", "--ouput", "x")
+    assert result.exit_code == 2 and "--output" in result.stderr
+
+
+def test_as_a_module_without_a_display_and_without_a_traceback(tmp_path):
+    """The real thing, in another process, where a graphical backend is asked for and no display is there."""
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environment |= {"PYTHONPATH": str(ROOT), "MPLBACKEND": "TkAgg"}
+
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "pnpx", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+
+    done = call("explain", "run.yaml")
+    assert (done.returncode, done.stdout) == (0, "2 explanations made\nreport: out/report.html\n")
+    wrong = call("explain", "run.yaml", "explainers.0.layers=[hiden1]")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        "explainers.0.layers=[hiden1]: explainers.0.layers.0: no module 'hiden1' in the model; the nearest: 'hidden1'\n"
+    )

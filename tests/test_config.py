@@ -1,0 +1,332 @@
+"""Each problem of a configuration is one line: its place, its key path, what is wrong, and the nearest name."""
+
+import pytest
+import torch
+
+from pnpx import zoo
+from pnpx.config import ConfigError, ModelChoice, read
+from pnpx.plan import plan
+from pnpx.shipped import configs
+
+GOOD = """\
+model: digits_cnn
+data:
+  samples: 2
+explainers:
+  - Gradient
+  - name: SmoothGrad
+    n_iter: 4
+    layers: [null, conv2]
+output: {folder}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "run.yaml"
+        path.write_text(text.replace("{folder}", str(tmp_path / "out")))
+        return path
+
+    return write
+
+
+def problems(path, *overrides, **options):
+    """The problems found, with the path of the file shortened to its name."""
+    with pytest.raises(ConfigError) as error:
+        plan(path, overrides, **options)
+    assert str(error.value) == "\n".join(error.value.problems)
+    return [line.replace(f"{path.parent}/", "") for line in error.value.problems]
+
+
+def test_reads_short_and_long_forms(write):
+    settings, source = read(write(GOOD))
+    assert settings.model == [ModelChoice(name="digits_cnn")]
+    assert [choice.name for choice in settings.explainers] == ["Gradient", "SmoothGrad"]
+    assert settings.explainers[1].parameters == {"n_iter": 4}
+    assert settings.explainers[0].layers_of("digits_cnn") == [None]
+    assert settings.explainers[1].layers_of("digits_cnn") == [None, "conv2"]
+    assert (settings.data.split, settings.seed, settings.batch_size) == ("test", 0, 16)
+    assert source.lines["explainers", 1, "n_iter"] == 7
+
+
+def test_layers_by_model(write):
+    settings, _ = read(write(GOOD.replace("[null, conv2]", "{digits_cnn: [0, 'conv2:input']}")))
+    assert settings.explainers[1].layers_of("digits_cnn") == ["0", "conv2:input"]
+    assert settings.explainers[1].layers_of("digits_lstm") == [None]
+
+
+def test_overrides_reach_into_lists_and_short_forms(write):
+    settings, source = read(
+        write(GOOD), ["explainers.0.n_iter=10", "explainers.1.noise_level=1e-2", "model=[a,b]", "seed=${batch_size}",
+                      "batch_size=3"]
+    )
+    assert settings.explainers[0].name == "Gradient" and settings.explainers[0].parameters == {"n_iter": 10}
+    assert settings.explainers[1].parameters == {"n_iter": 4, "noise_level": 0.01}
+    assert [model.name for model in settings.model] == ["a", "b"]
+    assert settings.seed == settings.batch_size == 3
+    assert "noise_level: 0.01" in source.yaml
+
+
+@pytest.mark.parametrize("old, new, problem", [
+    ("model:", "modle:", "run.yaml: the key 'model' is missing"),
+    ("model: digits_cnn", "model: digits_cn",
+     "run.yaml:1: model: there is no model 'digits_cn'; the nearest: 'digits_cnn'"),
+    ("model: digits_cnn", "model: [digits_lstm, digits_cn]",
+     "run.yaml:1: model.1: there is no model 'digits_cn'; the nearest: 'digits_cnn'"),
+    ("model: digits_cnn", "model: [digits_cnn, digits_cnn]",
+     "run.yaml:1: model.1: the model 'digits_cnn' is listed twice; leave one out, or give it another 'name'"),
+    ("model: digits_cnn", "model: {weights: a.safetensors}",
+     "run.yaml:1: model: must have a 'name' from the zoo or a 'factory', 'package.module:function'"),
+    ("model: digits_cnn", "model: {name: digits_cnn, weights: a.safetensors}",
+     "run.yaml:1: model: has 'weights' but no 'factory' to load them into; models of the zoo bring their own"),
+    ("model: digits_cnn", "model: []", "run.yaml:1: model: must have at least one item, but is empty"),
+    ("samples: 2", "sampels: 2", "run.yaml:3: data.sampels: there is no such key; the nearest: 'samples'"),
+    ("samples: 2", "samples: two", "run.yaml:3: data.samples: must be a whole number, but is 'two'"),
+    ("samples: 2", "samples: true", "run.yaml:3: data.samples: must be a whole number, but is true"),
+    ("samples: 2", "samples: 0", "run.yaml:3: data.samples: must be at least 1, but is 0"),
+    ("samples: 2", "samples: 451",
+     "run.yaml:3: data.samples: samples must be at most 450, as many as 'digits' has, but is 451"),
+    ("samples: 2", "indices: [0, 450]",
+     "run.yaml:3: data.indices: indices must be from 0 to 449, the samples of 'digits', but 450 is one"),
+    ("samples: 2", "indices: [-1]", "run.yaml:3: data.indices.0: must be at least 0, but is -1"),
+    ("samples: 2", "samples: 2\n  indices: [3]",
+     "run.yaml:2: data: has both 'samples' and 'indices'; give the number of samples or their indices"),
+    ("samples: 2", "name: digit", "run.yaml:3: data.name: there is no data set 'digit'; the nearest: 'digits'"),
+    ("samples: 2", "split: tset", "run.yaml:3: data.split: there is no split 'tset'; the nearest: 'test'"),
+    ("- Gradient", "- Gradeint",
+     "run.yaml:5: explainers.0.name: there is no explainer 'Gradeint'; the nearest: 'Gradient'"),
+    ("name: SmoothGrad", "nmae: SmoothGrad", "run.yaml:6: explainers.1: the key 'name' is missing"),
+    ("name: SmoothGrad", "name: ExpectedGradients",
+     "run.yaml:6: explainers.1: ExpectedGradients needs the parameter 'baselines', such as baselines: 20 for that many "
+     "samples of the training split"),
+    ("n_iter: 4", "n_itre: 4",
+     "run.yaml:7: explainers.1.n_itre: SmoothGrad has no parameter 'n_itre' here; the nearest: 'n_iter'"),
+    ("n_iter: 4", "layer: conv2",
+     "run.yaml:7: explainers.1.layer: SmoothGrad has no parameter 'layer' here; write layers: [...]"),
+    ("conv2", "convv2", "run.yaml:8: explainers.1.layers.1: no module 'convv2' in the model; the nearest: 'conv2'"),
+    ("[null, conv2]", "conv2",
+     "run.yaml:8: explainers.1.layers: must be a list of layers, in which null means the inputs, but is 'conv2'"),
+    ("[null, conv2]", "[1.5]",
+     "run.yaml:8: explainers.1.layers.0: must be the path of a module in quotes, or null for the inputs, but is 1.5"),
+    ("[null, conv2]", "[conv2, conv2]", "run.yaml:8: explainers.1.layers.1: the layer 'conv2' is listed twice"),
+    ("[null, conv2]", "{digits_cn: [null]}",
+     "run.yaml:8: explainers.1.layers.digits_cn: there is no model 'digits_cn' in this run; the nearest: 'digits_cnn'"),
+    ("[null, conv2]", "\n      digits_cnn: [\n        covn2]",
+     "run.yaml:10: explainers.1.layers.digits_cnn.0: no module 'covn2' in the model; the nearest: 'conv2'"),
+    ("output: {folder}", "output: ''", "run.yaml:9: output: must not be empty"),
+    ("output: {folder}", "output:", "run.yaml:9: output: must be text, but is empty (null)"),
+    ("output: {folder}", "outptu: x", "run.yaml: the key 'output' is missing"),
+    ("output:", "seed: x\noutput:", "run.yaml:9: seed: must be a whole number, but is 'x'"),
+])
+def test_one_line_for_a_problem(write, old, new, problem):
+    assert old in GOOD
+    assert problems(write(GOOD.replace(old, new)))[0] == problem
+
+
+@pytest.mark.parametrize("value, problem", [
+    ("0", "`n_iter >= 1` must hold, but got n_iter=0"),
+    ("ten", "n_iter must be an int, but got 'ten'"),
+])
+def test_parameters_are_checked_by_the_explainer(write, value, problem):
+    (line,) = problems(write(GOOD.replace("n_iter: 4", f"n_iter: {value}")))
+    assert line == f"run.yaml:7: explainers.1.n_iter: {problem}"
+
+
+def test_several_problems_are_all_told_at_once(write):
+    text = GOOD.replace("Gradient", "Gradeint", 1).replace("conv2", "convv2").replace("output:", "titel: x\noutput:")
+    assert problems(write(text.replace("samples: 2", "split: tset\n  samples: 2"))) == [
+        "run.yaml:10: titel: there is no such key; the nearest: 'title'",
+        "run.yaml:3: data.split: there is no split 'tset'; the nearest: 'test'",
+        "run.yaml:6: explainers.0.name: there is no explainer 'Gradeint'; the nearest: 'Gradient'",
+    ]
+    assert problems(write(text)) == [
+        "run.yaml:9: titel: there is no such key; the nearest: 'title'",
+        "run.yaml:5: explainers.0.name: there is no explainer 'Gradeint'; the nearest: 'Gradient'",
+        "run.yaml:8: explainers.1.layers.1: no module 'convv2' in the model; the nearest: 'conv2'",
+    ]
+
+
+def test_a_layer_that_some_models_lack_names_the_model(write):
+    path = write(GOOD.replace("model: digits_cnn", "model: [digits_cnn, digits_rnn]"))
+    (line,) = problems(path)
+    place = "run.yaml:8: explainers.1.layers.1: digits_rnn: "
+    assert line == place + "no module 'conv2' in the model; there are: 'rnn', 'head', 'rows'"
+
+
+@pytest.mark.parametrize("override, problem", [
+    ("explainers.1.n_itr=3", "explainers.1.n_itr: SmoothGrad has no parameter 'n_itr' here; the nearest: 'n_iter'"),
+    ("explainers.1.layers=[head,x]", "explainers.1.layers.1: no module 'x' in the model; "),
+    ("explainers.5.n_iter=3", "the list has 2 items, numbered from 0, but no item '5'"),
+    ("explainers.last.n_iter=3", "the list has 2 items, numbered from 0, but no item 'last'"),
+    ("model={a", "the value is no valid YAML: "),
+    ("seed", "an override is written key=value, as in explainers.0.n_iter=10"),
+    ("=3", "an override is written key=value, as in explainers.0.n_iter=10"),
+    ("seed=${sede}", "seed: interpolation key 'sede' not found"),
+    ("data.samples=0", "data.samples: must be at least 1, but is 0"),
+])
+def test_a_problem_of_an_override_names_the_override(write, override, problem):
+    (line,) = problems(write(GOOD), override)
+    assert line.startswith(f"{override}: {problem}")
+
+
+def test_the_override_that_goes_furthest_is_named(write):
+    overrides = ["explainers.1={name: SmoothGrad, n_iter: 2}", "explainers.1.n_itr=3"]
+    (line,) = problems(write(GOOD), *overrides)
+    assert line.startswith("explainers.1.n_itr=3: explainers.1.n_itr: ")
+    (line,) = problems(write(GOOD), overrides[0].replace("n_iter", "n_itr"))
+    assert line.startswith("explainers.1={name: SmoothGrad, n_itr: 2}: explainers.1.n_itr: ")
+
+
+def test_reading_alone_raises_as_well(write):
+    with pytest.raises(ConfigError) as error:
+        read(write(GOOD.replace("output:", "titel: x\noutput:")))
+    assert error.value.problems[0].endswith("run.yaml:9: titel: there is no such key; the nearest: 'title'")
+
+
+def test_baselines_are_drawn_from_the_training_split_by_the_seed(write):
+    text = GOOD.replace("name: SmoothGrad", "name: ExpectedGradients\n    baselines: 5")
+    train = zoo.data("digits", "train").inputs
+    first, other = (plan(write(text), [f"seed={seed}"]).tasks[-1].explainer.baselines for seed in (1, 2))
+    assert first.shape == (5, 1, 8, 8) and not torch.equal(first, other)
+    assert all((train == sample).flatten(1).all(1).any() for sample in first)
+    (line,) = problems(write(text), "explainers.1.baselines=1348")
+    assert line.endswith(": baselines must be from 1 to 1347, the samples to draw from, but is 1348")
+
+
+@pytest.mark.parametrize("text, problem", [
+    ("", "run.yaml: must hold a mapping with the keys of a run (key: value), but it is empty"),
+    ("# nothing\n", "run.yaml: must hold a mapping with the keys of a run (key: value), but it is empty"),
+    ("- a\n- b\n", "run.yaml: must hold a mapping with the keys of a run (key: value), but it holds a list"),
+    ("digits", "run.yaml: must hold a mapping with the keys of a run (key: value), but it holds a text"),
+    ("a: 1\nb: [1, 2\nc: 3\n", "run.yaml:3: no valid YAML: "),
+    ("a: 1\n\tb: 2\n", "run.yaml:2: no valid YAML: found character '\\t' that cannot start any token"),
+    ("seed: 1\nseed: 2\n", "run.yaml:2: no valid YAML: found duplicate key seed"),
+    ("a: &x [*x]\n", "run.yaml:1: no valid YAML: "),
+    ("a: !!python/object/apply:os.getcwd []\n",
+     "run.yaml:1: no valid YAML: could not determine a constructor for the tag "),
+    ("model: ???\n", "run.yaml:1: model: missing mandatory value: model"),
+])
+def test_files_that_are_no_mapping_in_yaml(write, text, problem):
+    (line,) = problems(write(text))
+    assert line.startswith(problem)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert problems(tmp_path / "no.yaml") == ["no.yaml: there is no such file"]
+    (tmp_path / "folder.yaml").mkdir()
+    assert problems(tmp_path / "folder.yaml") == ["folder.yaml: must be a YAML file, but it is a folder"]
+    (tmp_path / "binary.yaml").write_bytes(b"a: \xff\n")
+    assert problems(tmp_path / "binary.yaml") == ["binary.yaml: must be UTF-8 text, but byte 3 is none"]
+
+
+def test_output_must_be_a_folder(write, tmp_path):
+    (tmp_path / "taken").write_text("")
+    (line,) = problems(write(GOOD), f"output={tmp_path}/taken/deep")
+    assert line.endswith(f"output: must be a folder to write to, but '{tmp_path}/taken' is a file; "
+                         "name another, or move it away".replace(f"{tmp_path}/", ""))
+    (line,) = problems(write(GOOD), output=tmp_path / "taken")
+    assert line.startswith("--output taken: must be a folder to write to, but ")
+
+
+def test_data_of_the_wrong_shape_is_found_before_explaining(write):
+    (line,) = problems(write(GOOD.replace("samples: 2", "name: breast_cancer")))
+    assert line.startswith(
+        "run.yaml:2: data: digits_cnn cannot take the samples of 'breast_cancer', of shape (30,): RuntimeError: "
+    )
+
+
+FACTORY = """\
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+def number():
+    return 3
+
+def broken():
+    raise RuntimeError("no net today")
+
+def data(split):
+    return torch.arange(20.0).reshape(5, 4) / 20, torch.tensor([0, 1, 0, 1, 0])
+
+def lists(split):
+    return [[1.0]], [0]
+"""
+
+OWN = """\
+model: {factory: "own_nets:net"}
+data: {factory: "own_nets:data", samples: 3}
+explainers: [{name: SmoothGrad, n_iter: 3, layers: [null, 0]}]
+output: {folder}
+"""
+
+
+@pytest.fixture
+def own(write, tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "own_nets.py").write_text(FACTORY)
+    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+    yield write
+    sys.modules.pop("own_nets", None)
+
+
+def test_code_runs_only_where_it_is_allowed(own, tmp_path):
+    (tmp_path / "own_nets.py").write_text("raise SystemExit('code ran')")
+    path = own(OWN)
+    (line,) = problems(path)
+    problem = "names code to run, 'own_nets:net'; if you trust this configuration, add --allow-code"
+    assert line == f"run.yaml:1: model.factory: {problem}"
+
+
+def test_models_and_data_from_factories(own):
+    work = plan(own(OWN), allow_code=True)
+    (subject,) = work.subjects
+    assert (subject.name, subject.architecture, subject.accuracy) == ("net", "Sequential", None)
+    assert subject.data.inputs.shape == (5, 4) and list(subject.indices) == [0, 1, 2]
+    assert [task.layer for task in work.tasks] == [None, "0"]
+    assert len(work) == 6
+
+
+def test_weights_of_a_factory_are_safetensors_beside_the_configuration(own, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    path = own(OWN.replace('net"}', 'net", weights: w.safetensors}'))
+    assert problems(path, allow_code=True) == ["run.yaml:1: model.factory: there is no weights file 'w.safetensors'"]
+    (tmp_path / "w.safetensors").write_bytes(b"\x80\x04 a pickle")
+    (line,) = problems(path, allow_code=True)
+    assert line.startswith("run.yaml:1: model.factory: the weights 'w.safetensors' are no safetensors, or damaged: ")
+    weights = {"0.weight": torch.ones(3, 4), "0.bias": torch.ones(3), "2.weight": torch.ones(2, 3)}
+    save_file(weights, tmp_path / "w.safetensors")
+    (line,) = problems(path, allow_code=True)
+    assert line.startswith("run.yaml:1: model.factory: the weights 'w.safetensors' do not fit the model: ")
+    assert "2.bias" in line
+    save_file({**weights, "2.bias": torch.full((2,), 7.0)}, tmp_path / "w.safetensors")
+    assert plan(path, allow_code=True).subjects[0].module[2].bias.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("old, new, problem", [
+    (":net", "-net", "model.factory: a factory is written 'package.module:function', not 'own_nets-net'"),
+    (":net", ":ent", "model.factory: there is no function 'ent' in own_nets; the nearest: 'net'"),
+    (":net", ":number", "model.factory: 'own_nets:number' must return a torch.nn.Module, but returned a int"),
+    (":net", ":broken", "model.factory: 'own_nets:broken' failed: RuntimeError: no net today"),
+    ("own_nets:net", "own_netz:net", "model.factory: no module 'own_netz' is installed or beside the configuration"),
+    (":data", ":lists",
+     "data.factory: 'own_nets:lists' must return (inputs, targets), tensors of shapes (samples, ...) and (samples,), "
+     "or an object with these as attributes; its inputs are none"),
+    ('factory: "own_nets:data", ', "",
+     "data: must name a data set, or a factory of one, for a model that is not from the zoo"),
+])
+def test_problems_of_factories(own, old, new, problem):
+    (line,) = problems(own(OWN.replace(old, new)), allow_code=True)
+    assert line.partition(": ")[2] == problem
+
+
+@pytest.mark.parametrize("name", sorted(configs()))
+def test_shipped_configurations_have_no_problem(name):
+    assert len(plan(configs()[name])) > 0

@@ -1,0 +1,314 @@
+"""Every kind of batch becomes the call that was meant; every misunderstanding an error that says what to do."""
+
+import functools
+import re
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from transformers import BatchEncoding
+
+from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Signature, extract
+
+X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
+Pair = namedtuple("Pair", "image target")
+
+
+@dataclass
+class Batch:
+    image: torch.Tensor
+    label: torch.Tensor
+
+
+class One(nn.Module):
+    def forward(self, x):
+        return x
+
+
+class Two(nn.Module):
+    def forward(self, image, meta=None):
+        return image
+
+
+class KeywordOnly(nn.Module):
+    def forward(self, *, pixel_values, scale=1.0, labels=None):
+        return pixel_values
+
+
+class Anything(nn.Module):
+    def forward(self, **kwargs):
+        return kwargs
+
+
+class Bert(nn.Module):
+    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None, labels=None):
+        return input_ids
+
+
+def wrap(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class Wrapped(nn.Module):
+    @wrap
+    def forward(self, image, meta=None):
+        return image
+
+
+class Positional(nn.Module):
+    def forward(self, image, /, *rest):
+        return image
+
+
+def error(kind, message):
+    return pytest.raises(kind, match=f"^{re.escape(message)}$")
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and list(one) == list(other) and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("batch, key, expected", [
+    ((1, 2, 3), 1, 2), ([1, 2], -1, 2), ({"a": 1}, "a", 1), ({0: 5}, 0, 5), (Pair(1, 2), "target", 2),
+    (Pair(1, 2), 0, 1), (OrderedDict(a=4), "a", 4), (Batch(3, 4), "label", 4),
+    (BatchEncoding({"ids": 7}), "ids", 7), (torch.ones(2, 3), "ndim", 2),
+], ids=str)
+def test_item(batch, key, expected):
+    assert Item(key)(batch) == expected
+
+
+def test_items_and_keywords():
+    assert Items((2, "b"))({"b": 1, 2: 3}) == (3, 1)
+    assert Keywords({"mask": 1, "x": 0})((5, 6)) == {"mask": 6, "x": 5}
+
+
+def test_readable():
+    assert repr(Item("ids")) == "Item(key='ids')"
+    assert repr(Items((0, "b"))) == "Items(keys=(0, 'b'))"
+    assert repr(Keywords(OrderedDict(x=0))) == "Keywords({'x': 0})"
+
+
+@pytest.mark.parametrize("batch, key, kind, message", [
+    ({"input_ids": 1, "mask": 2}, "input_id", LookupError,
+     "the batch has no part 'input_id'; the nearest: 'input_ids'"),
+    ({"a": 1}, 0, LookupError, "the batch has no part 0; there are: 'a'"),
+    (BatchEncoding({"ids": 1}), "x", LookupError, "the batch has no part 'x'; there are: 'ids'"),
+    (Batch(1, 2), "imag", LookupError, "a Batch as batch has no part 'imag'; the nearest: 'image'"),
+    (Pair(1, 2), "images", LookupError, "a Pair as batch has no part 'images'; the nearest: 'image'"),
+    ((1, 2), "image", LookupError, "a tuple as batch has no part 'image'; there are: '0', '1'"),
+    ((1, 2), "count", LookupError, "a tuple as batch has no part 'count'; there are: '0', '1'"),
+    ((1, 2), 2, LookupError, "the batch has 2 parts, counted from 0: there is no part 2"),
+    ((1, 2), -3, LookupError, "the batch has 2 parts, counted from 0: there is no part -3"),
+    (torch.ones(3, 2), 0, TypeError,
+     "an int as extractor takes a part of a tuple or list, but the batch is a Tensor; leave the extractor out to pass the "
+     "batch itself, or give a callable"),
+    (5, "x", LookupError, "a int as batch has no part 'x'; there are none"),
+])
+def test_parts_that_are_not_there(batch, key, kind, message):
+    with error(kind, message):
+        Item(key)(batch)
+
+
+CALLS = {
+    # the model, the batch, the two extractors; then args, kwargs, and what is explained
+    "tensor": (One(), X, None, None, (X,), {}, X),
+    "tuple of one": (One(), (X,), None, None, (X,), {}, (X,)),
+    "list of two": (Two(), [X, Y], None, None, (X, Y), {}, (X, Y)),
+    "position": (One(), (X, Z), 0, None, (X,), {}, X),
+    "last position": (One(), (Z, X), -1, None, (X,), {}, X),
+    "positions": (Two(), (X, Z, Y), [0, 2], None, (X, Y), {}, (X, Y)),
+    "position and the rest": (Two(), (X, Y, Z), 0, 1, (X, Y), {}, X),
+    "the rest is explained": (Positional(), (X, Y, Z), None, [1, 2], (X, Y, Z), {}, (X,)),
+    "the rest, counted from the end": (Two(), (X, Z), None, -1, (X, Z), {}, (X,)),
+    "key that is an argument": (Two(), {"image": X, "label": Z}, "image", None, (), {"image": X}, X),
+    "key that is none": (One(), {"image": X, "label": Z}, "image", None, (X,), {}, X),
+    "key and key": (Two(), {"image": X, "meta": Y}, "image", "meta", (), {"image": X, "meta": Y}, X),
+    "keys": (Two(), {"meta": Y, "image": X}, ("image", "meta"), None, (), {"image": X, "meta": Y}, (X, Y)),
+    "one key in a list": (Two(), {"image": X}, ["image"], None, (), {"image": X}, (X,)),
+    "keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z}, "pixel_values", None, (), {"pixel_values": X}, X),
+    "whole, keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z, "id": 3}, None, None, (),
+                            {"pixel_values": X}, {"pixel_values": X}),
+    "open-ended": (Anything(), {"a": X}, "a", None, (), {"a": X}, X),
+    "whole, open-ended": (Anything(), {"a": X, "labels": Z, "name": "n"}, None, None, (), {"a": X}, {"a": X}),
+    "wrapped forward": (Wrapped(), {"image": X, "label": Z}, "image", None, (), {"image": X}, X),
+    "whole, wrapped": (Wrapped(), {"image": X, "label": Z}, None, None, (), {"image": X}, {"image": X}),
+    "positional only": (Positional(), {"image": X, "meta": Y}, "image", "meta", (X, Y), {}, X),
+    "more than forward names": (Positional(), (X, Y, Z), None, None, (X, Y, Z), {}, (X, Y, Z)),
+    "whole mapping": (Bert(), {"inputs_embeds": X, "attention_mask": Z, "labels": Z, "idx": Z}, None, None, (),
+                      {"inputs_embeds": X, "attention_mask": Z}, {"inputs_embeds": X}),
+    "ids alone": (Bert(), BatchEncoding({"input_ids": Z, "attention_mask": Z}), None, "attention_mask", (),
+                  {"input_ids": Z, "attention_mask": Z}, {"input_ids": Z}),
+    "batch encoding": (Bert(), BatchEncoding({"input_ids": Z, "attention_mask": Z}), "input_ids", ["attention_mask"],
+                       (), {"input_ids": Z, "attention_mask": Z}, Z),
+    "dataclass": (Two(), Batch(X, Z), None, None, (), {"image": X}, {"image": X}),
+    "dataclass by name": (One(), Batch(X, Z), "image", None, (X,), {}, X),
+    "namedtuple": (One(), Pair(X, Z), "image", None, (X,), {}, X),
+    "namedtuple by position": (Two(), Pair(X, Z), 0, 1, (X, Z), {}, X),
+    "callable": (One(), {"deep": [X, Y]}, lambda batch: batch["deep"][0], None, (X,), {}, X),
+    "callable for several": (Two(), (X, Y), lambda batch: batch, None, (X, Y), {}, (X, Y)),
+    "callable by keyword": (Two(), (X, Y), lambda batch: {"image": batch[0]}, lambda batch: {"meta": batch[1]}, (),
+                            {"image": X, "meta": Y}, {"image": X}),
+    "Keywords": (Bert(), (Z, X), Keywords({"inputs_embeds": 1}), Keywords({"attention_mask": 0}), (),
+                 {"inputs_embeds": X, "attention_mask": Z}, {"inputs_embeds": X}),
+    "Items": (Two(), (Z, X, Y), Items((1, 2)), None, (X, Y), {}, (X, Y)),
+    "the rest but Items": (Two(), (X, Y), None, Items((1,)), (X, Y), {}, (X,)),
+    "the rest but Item": (Two(), (X, Y), None, Item(1), (X, Y), {}, (X,)),
+    "the rest but Keywords": (Bert(), {"inputs_embeds": X, "input_ids": Y}, None, Keywords({"labels": "input_ids"}), (),
+                              {"inputs_embeds": X, "labels": Y}, {"inputs_embeds": X}),
+    "None goes along": (Two(), (X, None), 0, 1, (X, None), {}, X),
+    "a label that an extractor names": (Bert(), {"inputs_embeds": X, "labels": Z}, "inputs_embeds", "labels", (),
+                                        {"inputs_embeds": X, "labels": Z}, X),
+}
+
+
+@pytest.mark.parametrize("model, batch, forward, additional, args, kwargs, explained", CALLS.values(), ids=CALLS)
+def test_call(model, batch, forward, additional, args, kwargs, explained):
+    call = extract(model, batch, forward, additional)
+    assert same(call.args, args)
+    assert same(call.kwargs, kwargs)
+    assert same(call.forward, explained)
+    assert type(call.forward) is type(explained)
+    model(*call.args, **call.kwargs)  # Python itself takes it
+
+
+@pytest.mark.parametrize("name", sorted(LABELS))
+def test_labels_do_not_reach_even_a_model_that_takes_anything(name):
+    call = extract(Anything(), {"x": X, name: Z.float()})
+    assert list(call.kwargs) == ["x"]
+
+
+def test_a_packed_sequence_is_one_input():
+    sequence = pack_sequence([torch.ones(2, 1), torch.zeros(1, 1)])
+    for batch, forward in ((sequence, None), ({"x": sequence}, "x"), ((sequence, Z), 0), (sequence, lambda b: b)):
+        call = extract(One(), batch, forward)
+        assert call.batch_size == 2 and len(call.values) == 1
+        (value,) = [*call.args, *call.kwargs.values()]
+        assert isinstance(value, PackedSequence) and torch.equal(value.data, sequence.data)
+
+
+@pytest.mark.parametrize("forward", ["state", 0])
+def test_one_argument_that_is_itself_a_tuple_or_a_mapping(forward):
+    class State(nn.Module):
+        def forward(self, state):
+            return state
+
+    for state in ((X, Y), [X, Y], {"h": X, "c": Y}):
+        batch = {"state": state} if forward == "state" else (state,)
+        call = extract(State(), batch, forward)
+        assert same(State()(*call.args, **call.kwargs), state)
+        assert call.batch_size == 2
+        assert same(call.with_values(call.values).forward, state)
+
+
+def test_with_values_keeps_places():
+    call = extract(Two(), {"image": X, "meta": Y}, ("image", "meta"))
+    other = call.with_values([2 * X, 3 * Y])
+    assert same(other.kwargs, {"image": 2 * X, "meta": 3 * Y}) and same(call.kwargs, {"image": X, "meta": Y})
+    call = extract(Bert(), {"inputs_embeds": X, "attention_mask": Z})
+    assert same(call.with_values([2 * X]).kwargs, {"inputs_embeds": 2 * X, "attention_mask": Z})
+
+
+def test_arrays_become_tensors_of_the_models_precision():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        model = nn.Linear(3, 2, dtype=dtype)
+        assert extract(model, np.ones((2, 3))).args[0].dtype == dtype
+        assert extract(model, (np.ones((2, 3), np.float16), [np.arange(2)])[0]).args[0].dtype == dtype
+    call = extract(Two(), (np.arange(6).reshape(2, 3), np.ones(2)), 0, 1)
+    assert call.args[0].dtype == torch.int64 and call.args[1].dtype == torch.float64  # no parameters: as they are
+    call = extract(Bert(), {"inputs_embeds": np.ones((2, 3)), "input_ids": np.arange(2), "attention_mask": [1, 1]})
+    assert isinstance(call.kwargs["inputs_embeds"], torch.Tensor) and isinstance(call.kwargs["input_ids"], torch.Tensor)
+    assert call.kwargs["attention_mask"] == [1, 1]
+
+
+def test_arrays_are_copied():
+    array = np.ones((2, 3))[::-1]  # negative strides
+    array.flags.writeable = False
+    found = extract(One(), array).args[0]
+    found.zero_()
+    assert array.all()
+
+
+def test_tensors_keep_their_precision_and_the_graph_of_the_user_is_left_out():
+    x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    found = extract(nn.Linear(3, 2), 2 * x).args[0]
+    assert found.dtype == torch.float64 and not found.requires_grad
+
+
+def test_inputs_made_in_inference_mode_can_take_part():
+    with torch.inference_mode():
+        x = torch.ones(2, 3)
+    found = extract(One(), x).args[0]
+    assert not found.is_inference() and torch.equal(found, x)
+
+
+@pytest.mark.parametrize("batch, forward, size", [
+    (X, None, 2), ((X, Y), None, 2), ({"image": torch.ones(5, 1), "meta": torch.ones(5, 2)}, None, 5), ((X, Z), 0, 2),
+])
+def test_batch_size(batch, forward, size):
+    model = Two() if forward is None else One()
+    assert extract(model, batch, forward).batch_size == size
+
+
+@pytest.mark.parametrize("forward, kind, message", [
+    ((X, torch.ones(3, 1)), ValueError,
+     "several inputs must have the same batch size, their first axis, but their shapes are (2, 3), (3, 1); let what has no "
+     "batch axis go along: additional_forward_arg_extractor"),
+    (torch.tensor(1.0), ValueError,
+     "inputs need a batch axis, but a tensor of no axes was given; did you mean x[None]?"),
+    (torch.ones(0, 3), ValueError, "the batch is empty: its first axis has size 0; give at least one sample"),
+    (("a", 3), TypeError, "the forward arguments must hold a tensor, but are (str 'a', int 3)"),
+    ({"a": None}, TypeError, "the forward arguments must hold a tensor, but are {'a': NoneType}"),
+])
+def test_no_batch_size(forward, kind, message):
+    count = len(forward) if isinstance(forward, (tuple, dict)) else 1
+    with error(kind, message):
+        Call(forward, (None,) * count).batch_size  # noqa: B018
+
+
+@pytest.mark.parametrize("model, batch, forward, additional, kind, message", [
+    (One(), (X, Z), None, None, TypeError,
+     "the batch has 2 parts, but the model's forward takes 1 (x); say which part is explained: forward_arg_extractor=0"),
+    (Two(), {"x": X, "labels": Z}, None, None, TypeError,
+     "none of the batch's parts ('x', 'labels') is a forward argument of the model (image, meta); say which part is "
+     "explained: forward_arg_extractor"),
+    (One(), X, True, None, TypeError,
+     "forward_arg_extractor must be an int, a str, a sequence of them, or a callable, but is True"),
+    (One(), X, None, 1.5, TypeError,
+     "additional_forward_arg_extractor must be an int, a str, a sequence of them, or a callable, but is 1.5"),
+    (One(), {"image": X}, "img", None, LookupError, "the batch has no part 'img'; the nearest: 'image'"),
+    (One(), {"image": X}, "image", ["imag"], LookupError, "the batch has no part 'imag'; the nearest: 'image'"),
+])
+def test_errors(model, batch, forward, additional, kind, message):
+    with error(kind, message):
+        extract(model, batch, forward, additional)
+
+
+def test_signature_of_each_kind_of_forward():
+    assert Signature(Two()).names == Signature(Wrapped()).names == ["image", "meta"]
+    assert Signature(KeywordOnly()).names == ["pixel_values", "scale", "labels"]
+    assert Signature(KeywordOnly()).positional == []
+    assert Signature(Positional()).names == [] and Signature(Positional()).positional == ["image"]
+    assert Signature(Positional()).positional_open_ended and Signature(Anything()).open_ended
+    assert Signature(Anything()).keyword("x") == "x" and Signature(Two()).keyword("x") is None
+
+
+def test_a_forward_whose_signature_cannot_be_read_takes_anything():
+    class Compiled(nn.Module):
+        forward = dict  # a built-in has no signature
+
+    call = extract(Compiled(), {"a": X})
+    assert same(call.kwargs, {"a": X})

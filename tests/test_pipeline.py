@@ -1,0 +1,265 @@
+"""A run makes what the configuration says, once, and loses nothing that it finished."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import pnpx
+from pnpx import zoo
+from pnpx.explanation import Explanation
+from pnpx.pipeline import run
+from pnpx.plan import plan
+
+CONFIG = """\
+title: Two of them
+model: breast_cancer_mlp
+data: {indices: [3, 1]}
+explainers:
+  - Gradient
+  - name: SmoothGrad
+    n_iter: 3
+    layers: [null, hidden1]
+output: {folder}
+"""
+
+FILES = [
+    "breast_cancer_mlp/Gradient/inputs",
+    "breast_cancer_mlp/SmoothGrad/hidden1",
+    "breast_cancer_mlp/SmoothGrad/inputs",
+]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A configuration and its output folder."""
+
+    config: Path
+    folder: Path
+
+    def run(self, *overrides, force=False):
+        now = lambda: datetime(2026, 1, 2, 3, 4)  # noqa: E731
+        return run(plan(self.config, overrides), force=force, quiet=True, now=now)
+
+    def stamps(self, pattern="**/*.safetensors"):
+        """When each file was last written, by its path in the folder."""
+        return {str(path.relative_to(self.folder)): path.stat().st_mtime_ns for path in self.folder.glob(pattern)}
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch, request):
+    """A configuration in a folder of its own; pictures are a dot each, for speed, but where a test is of them."""
+    if "pictures" not in request.node.name:
+        dot = io.BytesIO()
+        FigureCanvasAgg(Figure(figsize=(0.01, 0.01))).print_png(dot)
+        monkeypatch.setattr("pnpx.pipeline._png", lambda figure: dot.getvalue())
+        monkeypatch.setattr(Explanation, "plot", lambda self: None)
+        monkeypatch.setattr("pnpx.plots.plot_input", lambda explanation: None)
+    config, folder = tmp_path / "run.yaml", tmp_path / "out"
+    config.write_text(CONFIG.replace("{folder}", str(folder)))
+    return Space(config, folder)
+
+
+def changed(before, after):
+    return sorted(name for name in after if before.get(name) != after[name])
+
+
+def test_writes_attributions_pictures_and_a_report(space):
+    outcome = space.run()
+    assert (outcome.made, outcome.found, outcome.failures) == (6, 0, [])
+    assert outcome.report == space.folder / "report.html"
+    names = [f"{name}/{index}" for name in FILES for index in ("0001", "0003")]
+    assert sorted(space.stamps()) == [f"{name}.safetensors" for name in names]
+    names += [f"breast_cancer_mlp/samples/{index}" for index in ("0001", "0003")]
+    pictures = [f"{name}.png" for name in names]
+    assert sorted(space.stamps("**/*.png")) == sorted(pictures)
+    assert all((space.folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert {path.name for path in space.folder.iterdir()} == {"breast_cancer_mlp", "config.yaml", "report.html"}
+    page = outcome.report.read_text()
+    for part in ("Two of them", "breast_cancer_mlp", "SmoothGrad", "hidden1", "2026-01-02 03:04"):
+        assert part in page
+    assert page.count("data:image/png") >= 8
+
+
+def test_attributions_are_those_of_the_explainer(space):
+    space.run("explainers.1.noise_level=0.3", "seed=5")
+    data = zoo.data("breast_cancer")
+    explainer = pnpx.SmoothGrad(zoo.load("breast_cancer_mlp"), layer="hidden1", n_iter=3, noise_level=0.3, seed=5)
+    for index in (1, 3):
+        stored = Explanation.load(space.folder / f"{FILES[1]}/{index:04d}.safetensors")
+        expected = explainer.explain(data.inputs[index : index + 1])
+        torch.testing.assert_close(stored.attributions, expected.attributions)
+        assert torch.equal(stored.targets, expected.targets)
+        assert (stored.kind, stored.class_names) == ("tabular", data.class_names)
+
+
+def test_the_time_of_a_batch_is_shared_among_its_samples(space, monkeypatch):
+    explain = pnpx.Gradient.explain
+    monkeypatch.setattr(pnpx.Gradient, "explain", lambda self, inputs: replace(explain(self, inputs), seconds=6.0))
+    space.run()
+    stored = [Explanation.load(path) for path in (space.folder / FILES[0]).glob("*.safetensors")]
+    assert [explanation.seconds for explanation in stored] == [3, 3]
+
+
+def test_a_second_run_makes_nothing(space):
+    space.run()
+    before, pictures = space.stamps(), space.stamps("**/*.png")
+    outcome = space.run()
+    assert (outcome.made, outcome.found) == (0, 6)
+    assert space.stamps() == before and space.stamps("**/*.png") == pictures
+
+
+def test_force_makes_all_again(space):
+    space.run()
+    before, pictures = space.stamps(), space.stamps("**/*.png")
+    outcome = space.run(force=True)
+    assert (outcome.made, outcome.found) == (6, 0)
+    assert len(changed(before, space.stamps())) == 6 and len(changed(pictures, space.stamps("**/*.png"))) == 8
+
+
+def test_a_changed_parameter_makes_that_explainer_again_and_no_other(space):
+    space.run()
+    before, pictures = space.stamps(), space.stamps("*/*rad*/*/*.png")
+    outcome = space.run("explainers.1.n_iter=4")
+    assert (outcome.made, outcome.found) == (4, 2)
+    assert {Path(name).parts[1] for name in changed(before, space.stamps())} == {"SmoothGrad"}
+    assert {Path(name).parts[1] for name in changed(pictures, space.stamps("*/*rad*/*/*.png"))} == {"SmoothGrad"}
+
+
+def test_another_sample_or_layer_is_added(space):
+    space.run()
+    before = space.stamps()
+    outcome = space.run("data.indices=[1,3,7]", "explainers.0.layers=[null,head]", "batch_size=1")
+    assert (outcome.made, outcome.found) == (6, 6)
+    assert changed(before, space.stamps()) == sorted(
+        [f"{name}/0007.safetensors" for name in FILES]
+        + [f"breast_cancer_mlp/Gradient/head/{index}.safetensors" for index in ("0001", "0003", "0007")]
+    )
+
+
+def test_other_samples_under_the_same_indices_are_made_again(space):
+    space.run()
+    assert space.run("data.split=train").made == 6
+
+
+def test_changed_weights_make_all_again(space, monkeypatch):
+    space.run()
+    model = zoo.load("breast_cancer_mlp")
+    with torch.no_grad():
+        model.head.bias += 1e-3
+    monkeypatch.setattr(zoo, "load", lambda name: model)
+    assert space.run().made == 6
+
+
+def test_a_removed_picture_is_drawn_again(space):
+    space.run()
+    picture = space.folder / FILES[0] / "0001.png"
+    picture.unlink()
+    assert space.run().made == 0
+    assert picture.is_file()
+
+
+def test_a_failing_explainer_is_reported_and_the_others_go_on(space, monkeypatch):
+    explain = pnpx.SmoothGrad.explain
+
+    def fail_at_layer(self, inputs, targets=None):
+        if self.layer == "hidden1":
+            raise RuntimeError("no <gradient> today\nand more")
+        return explain(self, inputs, targets)
+
+    monkeypatch.setattr(pnpx.SmoothGrad, "explain", fail_at_layer)
+    outcome = space.run()
+    assert outcome.made == 4
+    (failure,) = outcome.failures
+    assert (failure.model, failure.explainer, failure.layer) == ("breast_cancer_mlp", "SmoothGrad", "hidden1")
+    assert failure.message == "2 of 2 samples: RuntimeError: no <gradient> today"
+    assert "no &lt;gradient&gt; today" in outcome.report.read_text()
+    text = (space.folder / "failures.txt").read_text()
+    assert text.startswith("SmoothGrad at hidden1 of breast_cancer_mlp, 2 of 2 samples\nTraceback")
+    assert "fail_at_layer" in text
+    monkeypatch.undo()
+    outcome = space.run()
+    assert (outcome.made, outcome.found, outcome.failures) == (2, 4, [])
+    assert not (space.folder / "failures.txt").exists()
+
+
+def test_one_failing_sample_does_not_take_the_others_along(space, monkeypatch):
+    explain, bad = pnpx.Gradient.explain, zoo.data("breast_cancer").inputs[3]
+
+    def fail_at_sample(self, inputs, targets=None):
+        if (inputs == bad).all(1).any():
+            raise ValueError("a bad sample")
+        return explain(self, inputs, targets)
+
+    monkeypatch.setattr(pnpx.Gradient, "explain", fail_at_sample)
+    outcome = space.run("batch_size=1")
+    assert outcome.made == 5
+    assert [failure.message for failure in outcome.failures] == ["1 of 2 samples: ValueError: a bad sample"]
+
+
+def test_a_picture_that_cannot_be_drawn_is_reported(space, monkeypatch):
+    def fail_at_layer(self):
+        if self.explainer["layer"] == "hidden1":
+            raise ValueError("no colours")
+
+    monkeypatch.setattr(Explanation, "plot", fail_at_layer)
+    outcome = space.run()
+    assert outcome.made == 6
+    assert [failure.message for failure in outcome.failures] == ["pictures: ValueError: no colours"]
+
+
+def test_a_full_disk_ends_the_run(space, monkeypatch):
+    def full(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Explanation, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        space.run()
+
+
+KILLED = """
+import os, signal
+from pnpx.cli import main
+
+replace, count = os.replace, 0
+
+def killed(source, target):
+    global count
+    if str(target).endswith(".safetensors"):
+        count += 1
+        if count == {fatal} and {before}:
+            os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+    if count == {fatal} and str(target).endswith(".safetensors"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = killed
+main()
+"""
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["while a sample is saved", "between two samples"])
+def test_a_killed_run_loses_no_finished_sample(space, before):
+    code = KILLED.format(fatal=4, before=before)
+    environment = {**os.environ, "PYTHONPATH": str(Path(pnpx.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, "explain", str(space.config), "--quiet"], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    finished = space.stamps()
+    assert len(finished) == (3 if before else 4)
+    assert len(list(space.folder.glob("**/.*.part"))) == (1 if before else 0)
+    for name in finished:
+        Explanation.load(space.folder / name)
+    outcome = space.run()
+    assert (outcome.made, outcome.found) == (6 - len(finished), len(finished))
+    assert {name: stamp for name, stamp in space.stamps().items() if name in finished} == finished
+    assert len(space.stamps()) == 6 and len(space.stamps("**/*.png")) == 8
+    assert not list(space.folder.glob("**/.*.part"))

@@ -1,0 +1,121 @@
+"""Each draw by itself is standard normal, whatever its relation to the others."""
+
+import pytest
+import torch
+
+from pnpx import sampling
+from pnpx.sampling import SAMPLERS, antithetic, independent, orthogonal
+
+of_each = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@of_each
+@pytest.mark.parametrize("count", [0, 1, 3, 32, 33])
+@pytest.mark.parametrize("shape", [(2, 3), (1,), (40,), (5, 0)], ids=str)
+def test_so_many_draws_of_that_shape(sampler, shape, count):
+    draws = list(sampler(shape, count, generator()))
+    assert [draw.shape for draw in draws] == [torch.Size(shape)] * count
+    assert all(draw.dtype == torch.float32 and draw.isfinite().all() for draw in draws)
+
+
+@of_each
+def test_draws_of_single_numbers(sampler):
+    draws = torch.stack(list(sampler((), 4000, generator())))
+    assert draws.shape == (4000,)
+    assert abs(draws.mean()) < 4 / 4000**0.5
+    assert abs(draws.var() - 1) < 4 * (2 / 2000) ** 0.5  # mirrored: 2000 of them are free
+
+
+@of_each
+@pytest.mark.parametrize("size, count", [(3, 10), (8, 10)], ids=["more directions than axes", "fewer"])
+def test_each_draw_is_standard_normal_by_itself(sampler, size, count):
+    """Moments over many seeds, of the draws at the head, in the middle and at the end of a block alike."""
+    runs = 400
+    draws = torch.stack([torch.stack(list(sampler((size,), count, generator(seed)))) for seed in range(runs)]).double()
+    error = 4.5 * runs**-0.5
+    assert (draws.mean(0).abs() < error).all()
+    assert ((draws.square().mean(0) - 1).abs() < 2**0.5 * error).all()
+    assert ((draws.pow(3).mean(0)).abs() < 15**0.5 * error).all()
+    assert ((draws.pow(4).mean(0) - 3).abs() < 96**0.5 * error).all()
+    products = (draws[..., :1] * draws[..., 1:]).mean(0)  # the axes of a draw know nothing of one another
+    assert (products.abs() < error).all()
+    squares = draws.square().sum(2)  # chi-squared
+    assert ((squares.mean(0) - size).abs() < (2 * size) ** 0.5 * error).all()
+    assert ((squares.var(0) - 2 * size).abs() < (12 * size * (size + 4)) ** 0.5 * error).all()
+
+
+@of_each
+def test_same_seed_same_draws_and_the_global_state_untouched(sampler):
+    before = torch.get_rng_state()
+    one, two = list(sampler((4,), 9, generator(3))), list(sampler((4,), 9, generator(3)))
+    other = list(sampler((4,), 9, generator(4)))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@of_each
+def test_draws_differ(sampler):
+    draws = torch.stack(list(sampler((6,), 70, generator())))
+    assert torch.unique(draws, dim=0).shape == draws.shape
+
+
+def test_independent_draws_do_not_depend_on_how_many_there_are():
+    few, many = list(independent((3,), 5, generator())), list(independent((3,), 50, generator()))
+    assert all(torch.equal(a, b) for a, b in zip(few, many, strict=False))
+
+
+def test_independent_draws_are_uncorrelated():
+    runs = 1000
+    draws = torch.stack([torch.stack(list(independent((1,), 4, generator(seed)))) for seed in range(runs)])[..., 0]
+    off = (draws.T @ draws / runs - torch.eye(4)).fill_diagonal_(0)
+    assert (off.abs() < 4.5 * runs**-0.5).all()
+
+
+@pytest.mark.parametrize("sampler", [antithetic, orthogonal])
+@pytest.mark.parametrize("count", [2, 7, 40])
+def test_mirrored_pairs(sampler, count):
+    draws = list(sampler((3, 2), count, generator()))
+    pairs = list(zip(draws[::2], draws[1::2], strict=False))
+    assert len(pairs) == count // 2
+    assert all(torch.equal(one, -other) for one, other in pairs)
+    # Only the last one of an odd count has no partner.
+    assert bool(sum(draws).any()) == bool(count % 2)
+
+
+def test_antithetic_directions_are_those_of_independent_draws():
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(list(antithetic((3,), 8, generator()))[::2], independent((3,), 4, generator()), strict=True)
+    )
+
+
+@pytest.mark.parametrize("size, count", [(100, 6), (100, 32), (100, 31), (100, 80), (5, 30), (16, 32), (1, 6)], ids=str)
+def test_orthogonal_directions_within_a_block(size, count):
+    directions = torch.stack(list(orthogonal((size,), count, generator()))[::2]).double()
+    block = min(16, size)
+    for part in directions.split(block):
+        unit = part / part.norm(dim=1, keepdim=True)
+        torch.testing.assert_close(unit @ unit.T, torch.eye(len(part), dtype=torch.float64), rtol=0, atol=1e-5)
+    if len(directions) > block > 1:  # across blocks they are not
+        assert (directions[:block] @ directions[block:].T).abs().max() > 1e-2
+
+
+def test_orthogonal_draws_keep_the_lengths_of_normal_ones():
+    draws = torch.stack(list(orthogonal((50,), 32, generator()))[::2])
+    plain = torch.stack(list(independent((50,), 16, generator())))
+    torch.testing.assert_close(draws.norm(dim=1).sort().values, plain.norm(dim=1).sort().values)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-12, 1e-5])
+def test_parallel_draws_are_made_orthogonal_all_the_same(monkeypatch, apart):
+    """Two draws may (nearly) coincide; the directions made of them may neither coincide nor be NaN."""
+    first = torch.tensor([3.0, 4.0, 0.0, 0.0])
+    monkeypatch.setattr(sampling, "independent", lambda *_: iter([first, first + apart]))
+    one, _, two, _ = orthogonal((4,), 4, generator())
+    torch.testing.assert_close(torch.stack([one.norm(), two.norm()]), torch.tensor([5.0, 5.0]), rtol=1e-4, atol=0)
+    assert abs(one @ two) < 1e-4
