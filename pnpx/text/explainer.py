@@ -13,7 +13,7 @@ from pnpx.explainers.base import Explainer
 from pnpx.suggest import nearest
 from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS, aggregate, reduce_embedding
 from pnpx.text.generation import Contrast, generated, shifted
-from pnpx.text.granularity import Granularity, units
+from pnpx.text.granularity import GRANULARITIES, Granularity, units
 from pnpx.text.reading import Reading, Texts, is_single, read, read_target
 from pnpx.text.record import TextExplanation
 from pnpx.text.targets import Classes, Outputs, classes_of, label_names
@@ -61,6 +61,11 @@ nearest: 'word'
         for name in parameters:
             if name not in known:
                 raise TypeError(f"{method.__name__} has no parameter {name!r}; {nearest(name, [*known, *_OWN])}")
+        if isinstance(granularity, str) and granularity not in GRANULARITIES:
+            raise ValueError(
+                f"granularity must be one of {', '.join(GRANULARITIES)}, or character spans, but got {granularity!r}; "
+                f"{nearest(granularity, GRANULARITIES)}"
+            )
         if aggregation not in AGGREGATIONS:
             raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, but got {aggregation!r}")
         if reduce not in REDUCTIONS:

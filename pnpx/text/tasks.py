@@ -115,7 +115,11 @@ def _is_causal(model: nn.Module, arguments: dict[str, Tensor], logits: Tensor) -
     other = ids.clone()
     other[:, -1] = torch.where(ids[:, -1] == 0, 1, 0)
     changed = _part(_run(model, {**arguments, "input_ids": other}), "logits")
-    return changed is not None and torch.allclose(changed[:, :-1], logits[:, :-1], rtol=1e-3, atol=1e-4)
+    if changed is None:
+        return False
+    # To rounding: in a net with random weights one token of many changes little.
+    moved = (changed[:, :-1] - logits[:, :-1]).abs().max()
+    return bool(moved <= 16 * torch.finfo(logits.dtype).eps * logits.abs().max())
 
 
 def embeddings(model: nn.Module, two: bool) -> tuple[str, ...]:
