@@ -78,8 +78,8 @@ class Detection(Aim):
             return boxes.sum() * 0.0  # nothing to find, or nothing found: no score, but still part of the graph
         if wanted[2].shape[1:] != classes.shape[1:]:
             raise ValueError(
-                "targets and the model's output must both give labels, or both class probabilities, of the same number of "
-                "classes"
+                "targets and the model's output must both give labels, or both class probabilities, of the same number "
+                "of classes"
             )
         overlap = _intersection_over_union(wanted[0].to(boxes), boxes)
         if classes.is_floating_point():

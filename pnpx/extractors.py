@@ -50,8 +50,8 @@ def part_of(whole: Any, key: int | str, what: str = "batch") -> Any:
             return getattr(whole, key)
         except AttributeError:
             known = [str(name) for name, _ in items(whole)] if is_container(whole) else []
-            known = list(getattr(whole, "_fields", known))
-            raise LookupError(f"a {type(whole).__name__} as {what} has no part {key!r}; {nearest(key, known)}") from None
+            hint = nearest(key, getattr(whole, "_fields", known))
+            raise LookupError(f"a {type(whole).__name__} as {what} has no part {key!r}; {hint}") from None
     if not isinstance(whole, (tuple, list)):
         raise TypeError(
             f"an int as extractor takes a part of a tuple or list, but the {what} is a {type(whole).__name__}; "
@@ -273,12 +273,12 @@ def _steps(mask: Any) -> Tensor | None:
     """``mask`` as booleans (batch, length)."""
     if mask is None:
         return None
-    mask = torch.as_tensor(mask)
-    if mask.ndim != 2:
+    steps = torch.as_tensor(mask)
+    if steps.ndim != 2:
         raise ValueError(
-            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(mask.shape)}"
+            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(steps.shape)}"
         )
-    return mask > 0
+    return steps > 0
 
 
 def _take(
@@ -334,7 +334,11 @@ def _whole(
                 f"the batch has {len(left)} parts, but the model's forward takes {limit} "
                 f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
             )
-        return left, (None,) * len(left), {}
+        names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
+        kept = [(name, part) for name, part in zip(names, left, strict=True) if name not in LABELS]
+        if len(kept) == len(left):
+            return left, (None,) * len(left), {}
+        return tuple(part for _, part in kept), tuple(name for name, _ in kept), {}
     if not is_container(batch):
         return batch, (None,), {}
     parts = {str(key): part for key, part in items(batch) if key not in taken and key not in LABELS}

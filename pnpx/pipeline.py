@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pnpx.explanation import Explanation, write_whole
 from pnpx.plan import Plan, Task
-from pnpx.store import Store, digest, of_explainer, of_model
+from pnpx.store import CONFIG, Store, digest, of_explainer, of_model
 from pnpx.subjects import Subject, one_line
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pnpx.report import Failure, Panel, Sample, Section
 
 DOTS_PER_INCH = 110
-REPORT, CONFIG, FAILURES = "report.html", "config.yaml", "failures.txt"
+REPORT, FAILURES = "report.html", "failures.txt"
 
 
 @dataclass(frozen=True)

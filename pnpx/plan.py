@@ -13,7 +13,7 @@ from pnpx.attributors.places import resolve
 from pnpx.config import EVERY_MODEL, ExplainerChoice, Settings, parse, unique
 from pnpx.explainers import Explainer, explainers
 from pnpx.source import ConfigError, KeyPath, Source
-from pnpx.store import Names
+from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
 from pnpx.suggest import nearest
 from pnpx.zoo.datasets import Split
@@ -94,6 +94,12 @@ class _Checker:
     def output(self, given: Path | None) -> Path:
         """The folder for the results, if it is one or can become one."""
         folder = given or Path(self.settings.output)
+        if "\0" in str(folder):
+            self.note(("output",), "must be the name of a folder, but holds a null character")
+            return folder
+        if (folder / CONFIG).exists() and (folder / CONFIG).samefile(self.source.path):
+            said = f"would overwrite this configuration with the one as run, {CONFIG}; name another folder"
+            self.note(("output",), said)
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir():
             said = f"must be a folder to write to, but {str(existing)!r} is a file; name another, or move it away"

@@ -67,16 +67,22 @@ def _orthogonal(shape: Sequence[int], count: int, generator: torch.Generator) ->
     block = max(1, min(_BLOCK, size))
     for start in range(0, count, block):
         extent = min(block, count - start)
-        draws = torch.stack(list(independent((size,), extent, generator)))
-        lengths = draws.norm(dim=1, keepdim=True)
-        # The Gram matrix is small, and its Cholesky factor takes the draws to an orthonormal set: for long vectors this
-        # is many times faster than a QR decomposition of them. float64 holds for nearly parallel draws as well.
-        wide = draws.double()
-        factor, failed = torch.linalg.cholesky_ex(wide @ wide.T)
-        parallel = bool(failed)
-        basis = torch.linalg.qr(wide.T).Q.T if parallel else torch.linalg.solve_triangular(factor, wide, upper=False)
-        # The lengths go to the directions in another order: the first direction is that of the first draw.
-        yield from (basis.float() * lengths.roll(1, 0)).reshape(extent, *shape)
+        yield from _orthogonal_block(size, extent, generator).reshape(extent, *shape)
+
+
+def _orthogonal_block(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` orthogonal draws, (count, size). Nothing else of what it takes to make them outlives the call."""
+    draws = torch.stack(list(independent((size,), count, generator)))
+    lengths = draws.norm(dim=1, keepdim=True)
+    # The Gram matrix is small, and its Cholesky factor takes the draws to an orthonormal set: for long vectors this is
+    # many times faster than a QR decomposition of them. float64 holds for nearly parallel draws as well.
+    wide = draws.double()
+    factor, failed = torch.linalg.cholesky_ex(wide @ wide.T)
+    parallel = bool(failed)
+    basis = torch.linalg.qr(wide.T).Q.T if parallel else torch.linalg.solve_triangular(factor, wide, upper=False)
+    # The lengths go to the directions in another order: the first direction is that of the first draw.
+    rescaled: Tensor = basis.float() * lengths.roll(1, 0)
+    return rescaled
 
 
 SAMPLERS: dict[str, Sampler] = {"independent": independent, "antithetic": antithetic, "orthogonal": orthogonal}

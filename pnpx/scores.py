@@ -67,7 +67,10 @@ class Objective:
         """The tensor in what the model returned, as the inference mode wants it."""
         if self.output_extractor is not None:
             extractor = self.output_extractor
-            found = part_of(output, extractor, "output") if isinstance(extractor, (int, str)) else _call(extractor, output)
+            if isinstance(extractor, (int, str)):
+                found = part_of(output, extractor, "output")
+            else:
+                found = _call(extractor, output)
         elif self.score == "detection":
             found = output
         else:
@@ -355,8 +358,8 @@ def _is_list_of_tuples(targets: Targets) -> bool:
 def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:
     """The targets of some samples of a batch; what is one for all stays as it is.
 
-    With ``weights`` floats without further axes are weights on the classes; otherwise, as a callable score is given them,
-    numbers one a sample.
+    With ``weights`` floats without further axes are weights on the classes; otherwise, as a callable score is given
+    them, numbers one a sample.
     """
     if isinstance(targets, list):
         shared = weights and all(isinstance(target, float) for target in targets)

@@ -1,5 +1,6 @@
 """A configuration as it was written: the YAML text, the overrides from the command line, and where each key stands."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +68,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
         if root is None or root.tag != "tag:yaml.org,2002:map":
             what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
             raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
+        if match := re.search(r"\$\{\s*[\w.]+\s*:", "\n".join([text, *overrides])):
+            # A resolver such as oc.env would put secrets of whoever runs a configuration into its report.
+            said = f"{match[0]}...}} calls a resolver; only references to keys, ${{key}}, are allowed"
+            raise ConfigError([f"{path}: {said}"])
         config = _spelled_out(OmegaConf.create(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = error.problem or str(error.context or "").rstrip(".")
         raise ConfigError([f"{path}:{line}: no valid YAML: {reason}"]) from None
-    except (YAMLError, RecursionError) as error:
+    except (YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([f"{path}: no valid YAML: {_first_line(error)}"]) from None
 
     lines: dict[KeyPath, int] = {}

@@ -21,6 +21,9 @@ from pnpx.explanation import Explanation
 FINGERPRINT = "fingerprint"
 """The key under which a stored explanation keeps it, among what is known of its explainer."""
 
+CONFIG = "config.yaml"
+"""The configuration as it was run, in the folder of its results."""
+
 UNIMPORTANT = frozenset({"model", "batch_size", "replay", "progress"})
 """Fields of an explainer left out of its fingerprint: the model has its own, the others do not change the result."""
 
@@ -94,10 +97,18 @@ def digest(*parts: object) -> str:
 
 def of_model(model: nn.Module) -> str:
     """The fingerprint of a model: its weights and buffers, its structure, and the code of its own classes."""
-    kinds = {type(module) for module in model.modules()}
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if kind is not object}
     code = sorted(_code(kind) for kind in kinds if not kind.__module__.startswith("torch."))
     structure = re.sub(r"0x[0-9a-f]+", "", repr(model))
-    return digest(structure, code, dict(model.state_dict()))
+    settings = [
+        {name: value for name, value in vars(module).items() if _is_setting(name, value)} for module in model.modules()
+    ]
+    return digest(structure, code, settings, dict(model.state_dict()))
+
+
+def _is_setting(name: str, value: object) -> bool:
+    """Whether a plain attribute of a module may change what it computes, and is not in its weights."""
+    return not name.startswith("_") and name != "training" and isinstance(value, (bool, int, float, str, Tensor))
 
 
 def of_explainer(explainer: Any) -> str:

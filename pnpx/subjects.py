@@ -71,7 +71,7 @@ class Code:
             function = _function(factory)
             try:
                 return function(*arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ValueError(f"{factory!r} failed: {one_line(error)}") from error
 
     @contextmanager

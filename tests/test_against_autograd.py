@@ -12,25 +12,13 @@ import torch
 
 import pnpx
 from pnpx import sampling
-from pnpx.testing import MODELS, Reference, case
+from pnpx.testing import Reference, available, case
 from pnpx.testing.compare import require_equal
 from pnpx.testing.reference import leaves, with_leaves
 
-captum = pytest.importorskip("captum.attr", reason="captum is the second opinion on integrated gradients")
-
 N = 6
-HUGGING_FACE = ("bert_sdpa", "bert_eager", "vit")
-
-
-def names():
-    try:
-        import transformers  # noqa: F401
-    except ImportError:
-        return [name for name in MODELS if name not in HUGGING_FACE]
-    return list(MODELS)
-
-
-PLACES = [(name, layer) for name in names() for layer in case(name).layers]
+NAMES = available()  # tiny BERT and ViT where transformers is there
+PLACES = [(name, layer) for name in NAMES for layer in case(name).layers]
 every_place = pytest.mark.parametrize("name, layer", PLACES, ids=lambda value: str(value).replace(" ", ""))
 
 
@@ -156,7 +144,7 @@ def zero_baselines(inputs):
     return tuple(zero_baselines(part) for part in inputs)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", NAMES)
 def test_expected_gradients_of_one_baseline_are_integrated_gradients(name):
     given = case(name)
     layer = given.layers[-1]
@@ -187,6 +175,7 @@ CAPTUM_INPUTS = ["linear", "mlp", "conv", "two_inputs", "shared", "gru_sequence_
 
 @pytest.mark.parametrize("name", CAPTUM_INPUTS)
 def test_integrated_gradients_are_those_of_captum_at_the_inputs(name):
+    captum = pytest.importorskip("captum.attr", reason="captum is the second opinion here")
     given = case(name)
     inputs = given.args if len(given.args) > 1 else given.args[0]
     expected = captum.IntegratedGradients(given.model).attribute(
@@ -201,6 +190,7 @@ def test_integrated_gradients_are_those_of_captum_at_the_inputs(name):
     [("mlp", "2"), ("conv", "block.conv"), ("conv", "pool"), ("rnn_tokens", "embedding"), ("two_inputs", "head")],
 )
 def test_integrated_gradients_are_those_of_captum_at_layers(name, layer):
+    captum = pytest.importorskip("captum.attr", reason="captum is the second opinion here")
     given = case(name)
     inputs = given.args if len(given.args) > 1 else given.args[0]
     method = captum.LayerIntegratedGradients(given.model, given.model.get_submodule(layer))
@@ -209,7 +199,7 @@ def test_integrated_gradients_are_those_of_captum_at_layers(name, layer):
     require_equal(leaves(found), leaves(expected), "captum", tolerance=1e-6)  # its nodes are float32
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", NAMES)
 def test_integrated_gradients_add_up(name):
     # Not from inputs of zeros: the slope of a layer norm there is nearly without bounds.
     layer = next(place for place in case(name).layers if place is not None)

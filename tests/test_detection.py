@@ -155,24 +155,26 @@ def test_gradients(as_list, batch_size):
     (WANTED[:2], FOUND, "targets must hold the boxes of each of the 3 samples, but hold 2"),
     (WANTED, listed(FOUND)[:2], "the model must find boxes for each of the 3 samples, not 2"),
     (WANTED, FOUND[:2],
-     "the model's output must have a row for each of the 3 samples, but its shape is (2, 7, 9); choose the right tensor with "
-     "output_extractor, or bring its batch axis to the front there"),
+     "the model's output must have a row for each of the 3 samples, but its shape is (2, 7, 9); choose the right "
+     "tensor with output_extractor, or bring its batch axis to the front there"),
     (torch.ones(3, 2), FOUND,
-     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', but "
-     "targets is of shape (3, 2)"),
+     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', "
+     "but targets is of shape (3, 2)"),
     ([{"box": 1}] * 3, FOUND,
-     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', but "
-     "targets is a list"),
+     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', "
+     "but targets is a list"),
     (1, FOUND,
-     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', but "
-     "targets is a int"),
+     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', "
+     "but targets is a int"),
     (WANTED, FOUND[:, 0],
-     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', but "
-     "the model's output is of shape (3, 9)"),
+     "boxes are a tensor (batch, boxes, 5 + classes), or for each sample a mapping of 'boxes', 'scores' and 'labels', "
+     "but the model's output is of shape (3, 9)"),
     (listed(WANTED), FOUND,
-     "targets and the model's output must both give labels, or both class probabilities, of the same number of classes"),
+     "targets and the model's output must both give labels, or both class probabilities, of the same number of "
+     "classes"),
     (WANTED[..., :7], FOUND,
-     "targets and the model's output must both give labels, or both class probabilities, of the same number of classes"),
+     "targets and the model's output must both give labels, or both class probabilities, of the same number of "
+     "classes"),
 ])
 def test_errors(targets, output, message):
     with error(message):

@@ -8,28 +8,45 @@ import sys
 import pytest
 
 import pnpx
-from pnpx.testing import examinations
+from pnpx.testing import MODELS, available, examinations
 
 
 def shipped():
     """The explainers of the package; tests and doctests define others."""
     return [
-        kind for name, kind in pnpx.explainers().items() if getattr(sys.modules[kind.__module__], name, None) is kind
+        kind
+        for name, kind in pnpx.explainers().items()
+        if kind.__module__.startswith("pnpx.") and getattr(sys.modules[kind.__module__], name, None) is kind
     ]
 
 
-def all_examinations():
-    for kind in shipped():
-        # One place of a model for each property; those that share their machinery take different places.
-        yield from examinations(kind, thorough=kind is pnpx.Gradient)
+# Those that differ from another one only in a product or a statistic, share its models out among them.
+VARIANTS = [pnpx.GradientXInput, pnpx.SquareGrad, pnpx.VarGrad]
 
 
-@pytest.mark.parametrize("examination", all_examinations(), ids=str)
+def models_for(kind):
+    if kind not in VARIANTS:
+        return available()
+    return sorted({*available()[VARIANTS.index(kind) :: 3], "mlp", "conv", "labelled"})
+
+
+# One place of a model for each property: the explainers, which share their machinery, take different ones.
+EXAMINATIONS = [
+    examination for kind in shipped() for examination in examinations(kind, models_for(kind), thorough=False)
+]
+
+
+@pytest.mark.parametrize("examination", EXAMINATIONS, ids=str)
 @pytest.mark.filterwarnings("error")
 def test_holds(examination):
-    if examination.model in ("bert_sdpa", "bert_eager", "vit"):
-        pytest.importorskip("transformers", reason="tiny BERT and ViT need transformers")
     examination.run()
+
+
+def test_every_model_is_examined():
+    examined = {examination.model for examination in EXAMINATIONS}
+    if "vit" not in available():
+        pytest.skip("tiny BERT and ViT need transformers")
+    assert examined == set(MODELS)
 
 
 def test_every_explainer_is_examined():

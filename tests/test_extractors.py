@@ -114,8 +114,8 @@ def test_readable():
     ((1, 2), 2, LookupError, "the batch has 2 parts, counted from 0: there is no part 2"),
     ((1, 2), -3, LookupError, "the batch has 2 parts, counted from 0: there is no part -3"),
     (torch.ones(3, 2), 0, TypeError,
-     "an int as extractor takes a part of a tuple or list, but the batch is a Tensor; leave the extractor out to pass the "
-     "batch itself, or give a callable"),
+     "an int as extractor takes a part of a tuple or list, but the batch is a Tensor; leave the extractor out to pass "
+     "the batch itself, or give a callable"),
     (5, "x", LookupError, "a int as batch has no part 'x'; there are none"),
 ])
 def test_parts_that_are_not_there(batch, key, kind, message):
@@ -265,8 +265,8 @@ def test_batch_size(batch, forward, size):
 
 @pytest.mark.parametrize("forward, kind, message", [
     ((X, torch.ones(3, 1)), ValueError,
-     "several inputs must have the same batch size, their first axis, but their shapes are (2, 3), (3, 1); let what has no "
-     "batch axis go along: additional_forward_arg_extractor"),
+     "several inputs must have the same batch size, their first axis, but their shapes are (2, 3), (3, 1); let what "
+     "has no batch axis go along: additional_forward_arg_extractor"),
     (torch.tensor(1.0), ValueError,
      "inputs need a batch axis, but a tensor of no axes was given; did you mean x[None]?"),
     (torch.ones(0, 3), ValueError, "the batch is empty: its first axis has size 0; give at least one sample"),
@@ -281,7 +281,8 @@ def test_no_batch_size(forward, kind, message):
 
 @pytest.mark.parametrize("model, batch, forward, additional, kind, message", [
     (One(), (X, Z), None, None, TypeError,
-     "the batch has 2 parts, but the model's forward takes 1 (x); say which part is explained: forward_arg_extractor=0"),
+     "the batch has 2 parts, but the model's forward takes 1 (x); say which part is explained: "
+     "forward_arg_extractor=0"),
     (Two(), {"x": X, "labels": Z}, None, None, TypeError,
      "none of the batch's parts ('x', 'labels') is a forward argument of the model (image, meta); say which part is "
      "explained: forward_arg_extractor"),

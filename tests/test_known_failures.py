@@ -185,7 +185,7 @@ def test_a_layers_name_is_not_read_letter_by_letter():
 
 def test_a_module_that_runs_twice_is_ambiguous_and_its_calls_can_be_chosen():
     given = case("shared")
-    with pytest.raises(ValueError, match="'mix' runs 2 times in a forward pass, .*: 'mix#1' to 'mix#2'"):
+    with pytest.raises(ValueError, match=r"'mix' runs 2 times in a forward pass, .*: 'mix#1' to 'mix#2'"):
         pnpx.Gradient(given.model, layer="mix").attribute(given.batch, given.targets)
     for call in ("mix#1", "mix#2"):
         reference = Reference(given, call)
@@ -310,7 +310,7 @@ def test_labels_in_the_batch_do_not_reach_the_model():
 
 def test_labels_beside_the_inputs_of_a_tuple_do_not_reach_the_model():
     given = case("labelled")
-    with pytest.raises(TypeError, match="the batch has 2 parts, but .* forward_arg_extractor=0"):
+    with pytest.raises(TypeError, match=r"the batch has 2 parts, but .* forward_arg_extractor=0"):
         pnpx.Gradient(given.model).attribute(given.batch, given.targets)
     found = pnpx.Gradient(given.model, forward_arg_extractor=0).attribute(given.batch, given.targets)
     close(found, *Reference(given).gradients([given.batch[0]]))

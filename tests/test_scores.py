@@ -308,7 +308,8 @@ def test_rows_of_targets(targets, expected):
 
 
 def test_a_callable_score_is_given_floats_one_a_sample():
-    cut = rows_of_targets({"a": torch.arange(3.0), "b": [0.5, 1.5, 2.5], "c": np.arange(3.0)}, slice(1, 3), 3, weights=False)
+    targets = {"a": torch.arange(3.0), "b": [0.5, 1.5, 2.5], "c": np.arange(3.0)}
+    cut = rows_of_targets(targets, slice(1, 3), 3, weights=False)
     assert {key: list(part) for key, part in cut.items()} == {"a": [1, 2], "b": [1.5, 2.5], "c": [1, 2]}
 
 
@@ -333,32 +334,34 @@ BAD_TARGETS = [
      "targets that are floats are weights of the output's shape, (3, 5) or (5,), but got (3, 4); for classes give "
      "integers"),
     (1.0, {}, ValueError,
-     "targets that are floats are weights of the output's shape, (3, 5) or (5,), but got (); for classes give integers"),
+     "targets that are floats are weights of the output's shape, (3, 5) or (5,), but got (); for classes give "
+     "integers"),
     ((1, 2), {}, ValueError,
      "the model's output has shape (3, 5), so a target has 1 indices, but 2 were given; give a tuple of them, such as "
      "(0,)"),
     (1, {"output": MAPS, "batch_size": 2}, ValueError,
-     "the model's output has shape (2, 3, 4, 5), so a target has 3 indices, but 1 were given; give a tuple of them, such "
-     "as (0, 0, 0)"),
+     "the model's output has shape (2, 3, 4, 5), so a target has 3 indices, but 1 were given; give a tuple of them, "
+     "such as (0, 0, 0)"),
     ((1, 4, 0), {"output": MAPS, "batch_size": 2}, ValueError,
      "targets must be in the range 0 to 3 along axis 2 of the output, but got 4"),
     (3, {"output": MAPS, "batch_size": 2, "score": "segmentation"}, ValueError,
      "targets must be in the range 0 to 2, but got 3"),
     (1, {"output": OUT[:, :1]}, ValueError, "targets must be in the range 0 to 0, but got 1"),
     (None, {"output": MAPS, "batch_size": 2}, ValueError,
-     "targets=None needs one predicted class, but a model with output of shape (2, 3, 4, 5) has several outputs a sample; "
-     "say which one is explained, such as targets=(0, 0, 0)"),
+     "targets=None needs one predicted class, but a model with output of shape (2, 3, 4, 5) has several outputs a "
+     "sample; say which one is explained, such as targets=(0, 0, 0)"),
     (None, {"score": "regression"}, ValueError,
-     "targets=None needs one predicted class, but a regression with output of shape (3, 5) has several outputs a sample; "
-     "say which one is explained, such as targets=0"),
+     "targets=None needs one predicted class, but a regression with output of shape (3, 5) has several outputs a "
+     "sample; say which one is explained, such as targets=0"),
     (0, {"output": OUT[:2]}, ValueError,
-     "the model's output must have a row for each of the 3 samples, but its shape is (2, 5); choose the right tensor with "
-     "output_extractor, or bring its batch axis to the front there"),
+     "the model's output must have a row for each of the 3 samples, but its shape is (2, 5); choose the right tensor "
+     "with output_extractor, or bring its batch axis to the front there"),
     (0, {"output": OUT.sum()}, ValueError,
      "the model's output must have a row for each of the 3 samples, but its shape is (); choose the right tensor with "
      "output_extractor, or bring its batch axis to the front there"),
     (0, {"output": OUT.argmax(1)}, TypeError,
-     "scores are taken from a tensor of floats, but the model's output is a tensor of torch.int64; see output_extractor"),
+     "scores are taken from a tensor of floats, but the model's output is a tensor of torch.int64; see "
+     "output_extractor"),
     (0, {"output": {"a": "b"}, "output_extractor": "a"}, TypeError,
      "scores are taken from a tensor of floats, but the model's output is a str; see output_extractor"),
     (0, {"output": {"scores": OUT}, "output_extractor": "score"}, LookupError,
@@ -463,7 +466,8 @@ def test_output_layer_of_an_inner_call():
         pnpx.Gradient(model, output_layer="fc").attribute(X, 0)
     with error(ValueError, "output_layer must be the output of a module, but is 'fc:input'"):
         pnpx.Gradient(model, output_layer="fc:input").attribute(X, 0)
-    with error(RuntimeError, "the layer 'fc#3' was not reached: it runs 2 times; choose one that the forward pass uses"):
+    with error(RuntimeError, "the layer 'fc#3' was not reached: it runs 2 times; choose one that the forward pass "
+                             "uses"):
         pnpx.Gradient(model, output_layer="fc#3").attribute(X, 0)
 
 
@@ -495,7 +499,8 @@ def test_targets_are_cut_with_the_batch(net, batch_size):
     explainer = pnpx.Gradient(net, batch_size=batch_size)
     forms = {
         "ints": columns, "array": columns.numpy(), "list": columns.tolist(), "tuples": [(c,) for c in columns.tolist()],
-        "one-hot": torch.eye(3)[columns], "callable": lambda output, batch: output.gather(1, columns[batch[1], None])[:, 0],
+        "one-hot": torch.eye(3)[columns],
+        "callable": lambda output, batch: output.gather(1, columns[batch[1], None])[:, 0],
     }
     for name, targets in forms.items():
         batch = (X, y) if name == "callable" else X

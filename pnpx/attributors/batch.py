@@ -1,7 +1,6 @@
 """A call of a model for several copies of its batch, or for some of its samples."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,10 @@ def argument_axis(tensor: Tensor | np.ndarray[Any, Any], batch_size: int) -> int
 
 
 def repeated(value: Any, copies: int, batch_size: int) -> Any:
-    """``value``, an argument or a structure of them, for so many copies of the batch."""
-    if copies == 1:
-        return value
+    """``value``, an argument or a structure of them, for so many copies of the batch; its tensors are copies always.
+
+    A model may change what it is given in place.
+    """
     packed = is_packed(value)
     return rebuild(
         value,
@@ -46,7 +46,7 @@ def arguments(
     if forward is not None:
         supply = iter(forward)
         values = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in values]
-    elif copies > 1:
+    else:
         values = [repeated(value, copies, size) for value in values]
     new = Call(
         call.with_values(values).forward,
@@ -57,8 +57,19 @@ def arguments(
     return new.args, new.kwargs
 
 
+def rows_of_batch(batch: Any, rows: slice, batch_size: int) -> Any:
+    """A user's ``batch`` for some of the samples: as `rows_of`, and lists with an entry a sample are cut as well."""
+    if type(batch) in (list, tuple):
+        if len(batch) == batch_size and all(item is None or isinstance(item, (int, float, str)) for item in batch):
+            return batch[rows]
+        return type(batch)(rows_of_batch(item, rows, batch_size) for item in batch)
+    if type(batch) is dict:
+        return {key: rows_of_batch(item, rows, batch_size) for key, item in batch.items()}
+    return rows_of(batch, rows, batch_size)
+
+
 def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
-    """``value`` for some of the samples: every tensor or array in it that has an axis of the batch is cut to ``rows``."""
+    """``value`` for some of the samples: each tensor or array in it with an axis of the batch is cut to ``rows``."""
 
     def cut(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
         if isinstance(leaf, PackedSequence):
@@ -74,11 +85,5 @@ def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
 
 def rows_of_call(call: Call, rows: slice) -> Call:
     """The call for some of the samples."""
-    size = call.batch_size
-    return replace(
-        call,
-        forward=rows_of(call.forward, rows, size),
-        additional_args=rows_of(call.additional_args, rows, size),
-        additional_kwargs=rows_of(dict(call.additional_kwargs), rows, size),
-        steps=None if call.steps is None else call.steps[rows],
-    )
+    found: Call = rows_of(call, rows, call.batch_size)  # whatever else a kind of call holds by sample is cut as well
+    return found

@@ -44,8 +44,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     for name, parameter in model.named_parameters():
         if parameter.is_inference():
             raise RuntimeError(
-                f"the model's {name!r} was made under torch.inference_mode, and no gradient can be taken through it; build "
-                "or load the model outside of it"
+                f"the model's {name!r} was made under torch.inference_mode, and no gradient can be taken through it; "
+                "build or load the model outside of it"
             )
     recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
     with ExitStack() as stack:

@@ -1,10 +1,11 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
 from pnpx.attributors.batch import arguments, rows_of_call
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Watch
+from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import Reached, Recording, Replay
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.repeating import axes_of, axes_seen
@@ -42,9 +43,9 @@ class LayerAttributor(Attributor):
     replay: bool = True
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False) -> Iterator["LayerBound"]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
         with _uncompiled(), wrapped(self.model.modules()) as modules:
-            yield LayerBound(self, call, modules, graph)
+            yield LayerBound(self, call, modules, graph, floats)
 
 
 class LayerBound(Bound):
@@ -53,9 +54,11 @@ class LayerBound(Bound):
     ``dependent`` tells whether one place is computed from another: then they cannot be moved independently.
     """
 
-    def __init__(self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool) -> None:
+    def __init__(
+        self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool, floats: bool = True
+    ) -> None:
         super().__init__(attributor.model, call)
-        self._attributor, self._modules = attributor, modules
+        self._attributor, self._modules, self._floats = attributor, modules, floats
         self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
         # Whether one place depends on another is seen by autograd.
         self._graph = graph or len(attributor.places) > 1
@@ -66,8 +69,11 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._probed = False
         self._axes, self._prefix_axes = self._find_axes(place)
-        leaves = tensors(place)
-        chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
+        chosen: list[int] = []
+        before = 0
+        for where, value in zip(attributor.places, place, strict=True):
+            chosen += [before + index for index in explainable(value, str(where), _REMEDY, floats)]
+            before += len(tensors(value))
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
         self._replay: bool | None = None if self._recording.prefix else False
@@ -87,9 +93,10 @@ class LayerBound(Bound):
         if self._replay is None:
             self._replay = self._replay_agrees()
         if self._replay and any(event.unused for event in self._recording.prefix or []):
+            before = getattr(reads, "count", 0)
             try:
                 output = self._run(edited, copies, replay=True)
-                if not _holds_nan(output):
+                if getattr(reads, "count", 0) == before and not _holds_nan(output):
                     return output
             except torch.cuda.OutOfMemoryError:
                 raise
@@ -107,19 +114,21 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 found[place] = _get(self._location(place, args, kwargs), args, kwargs)
         if self._module_places:
-            recording = self._look(call)
+            recording = self._look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
         leaves = tensors(tuple(found[place] for place in self._attributor.places))
         return [leaves[index].detach() for index in self._chosen]
 
     def reconsider(self) -> bool:
-        # Without a batch of several samples the axes were guessed: one more pass, of two samples, shows them.
-        if self.batch_size > 1 or self._probed:
+        # The axes were taken from sizes: one more pass, of another number of samples, shows them.
+        if self._probed:
             return False
-        before = self._axes, self._prefix_axes
-        self._axes, self._prefix_axes = self._find_axes(self.place, probe=True)
-        if (self._axes, self._prefix_axes) == before:
+        axes, prefix_axes = self._find_axes(self.place, probe=True)
+        if (axes, prefix_axes) == (self._axes, self._prefix_axes):
             return False
+        if axes != self._axes and self.batch_size > 1:
+            return False  # the points were made for the axes as they are
+        self._axes, self._prefix_axes = axes, prefix_axes
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
 
@@ -127,7 +136,7 @@ class LayerBound(Bound):
 
     def _record(self) -> tuple[Recording, Any, tuple[Structure, ...]]:
         """Run the model once: the outputs of what runs before the places, the output, and what is at the places."""
-        args, kwargs = self.call.args, self.call.kwargs
+        args, kwargs = arguments(self.call, 1)
         clean: dict[Place, Structure] = {}
         with torch.set_grad_enabled(self._graph):
             for place in self._attributor.places:
@@ -145,13 +154,18 @@ class LayerBound(Bound):
 
     def _anchor(self, clean: dict[Place, Structure], place: Place, value: Structure) -> Structure:
         """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
-        chosen = explainable(value, str(place), _REMEDY)
+        chosen = explainable(value, str(place), _REMEDY, self._floats)
         leaves = tensors(value)
         clean[place] = rebuild(value, [leaf.detach().clone() for leaf in leaves])
         self._anchors_at[place] = []
         if not self._graph:
             return value
         for index in chosen:
+            if not leaves[index].is_floating_point():
+                # Autograd does not see what is computed from integers, so that this place is explained by itself.
+                self.dependent = True
+                self._anchors_at[place].append(leaves[index])
+                continue
             if leaves[index].requires_grad:
                 self.dependent = True
                 anchor = leaves[index].clone()
@@ -162,13 +176,14 @@ class LayerBound(Bound):
             leaves[index] = anchor.clone()
         return rebuild(value, leaves)
 
-    def _look(self, call: Call) -> Recording:
+    def _look(self, call: Call, keep: bool = True) -> Recording:
         """See what is at the modules' places, and before them, in another call; nothing after them runs."""
         anchors = [lambda value: value] * len(self._module_places)
-        recording = Recording(self.model, self._module_places, anchors, stop=True)
+        recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True)
         try:
             with torch.no_grad(), intercepting(recording, self._modules):
-                self.model(*call.args, **call.kwargs)
+                args, kwargs = arguments(call, 1)
+                self.model(*args, **kwargs)
         except Reached:
             return recording
         raise RuntimeError(f"{self.describe()} was reached for the batch itself, but not for another input")
@@ -183,7 +198,8 @@ class LayerBound(Bound):
         outputs = [event.output for event in self._recording.prefix or []]
         # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
         unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
-        if self._module_places and (self.batch_size > 1 or probe or unclear):
+        several = self.batch_size > 1 and not self._sizes_tell(place, outputs)
+        if self._module_places and (several or probe or unclear):
             self._probed = True
             try:
                 return self._see_axes(place, outputs)
@@ -191,6 +207,24 @@ class LayerBound(Bound):
                 # A model may refuse to run on another number of samples.
                 pass
         return axes_of(place, self.batch_size), [axes_of(output, self.batch_size) for output in outputs]
+
+    def _sizes_tell(self, place: Structure, outputs: Sequence[Structure]) -> bool:
+        """Whether the size of an axis tells that it is that of the batch.
+
+        It does where nothing else has that size: no weight or buffer, which a table of positions would be cut from, and
+        no other axis of the arguments, such as the length of the sequences.
+        """
+        size = self.batch_size
+        own = [axis for leaf in tensors((self._call_values(), place, outputs)) for axis in leaf.shape[1:]]
+        tables = itertools.chain(self.model.parameters(), self.model.buffers())
+        return (
+            size not in own
+            and all(leaf.ndim > 0 and leaf.shape[0] == size for leaf in tensors(place))
+            and not any(size in table.shape for table in tables)
+        )
+
+    def _call_values(self) -> list[Any]:
+        return [self.call.forward, self.call.additional_args, dict(self.call.additional_kwargs)]
 
     def _see_axes(
         self, place: Structure, outputs: Sequence[Structure]
@@ -226,9 +260,17 @@ class LayerBound(Bound):
                 args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
         axes = self._prefix_axes if replay else None
         passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes, watch)
-        with intercepting(passing, self._modules), watch or nullcontext():
+        with intercepting(passing, self._concerned), watch or nullcontext():
             output = self.model(*args, **kwargs)
         return passing.tapped if self._attributor.output_layer else output
+
+    @cached_property
+    def _concerned(self) -> frozenset[int]:
+        """The modules that a later pass does something about; the others run as ever."""
+        tap = self._attributor.output_layer
+        modules = [place.module for place in self._module_places] + ([tap.module] if tap else [])
+        modules += [event.module for event in self._recording.prefix or []]
+        return frozenset(id(module) for module in modules)
 
     def _replay_agrees(self) -> bool:
         """Whether a replay at the clean values gives the output of the first pass.
@@ -245,9 +287,8 @@ class LayerBound(Bound):
                 agrees = False
             if agrees:
                 if watch is not None:
-                    used = watch.used
                     for number, event in enumerate(self._recording.prefix or []):
-                        event.keep(lambda index, number=number: (number, index) in used)  # type: ignore[misc]
+                        event.keep({index for at, index in watch.used if at == number})
                 return True
         if not same(self._run_clean(replay=False), self._output):
             warn_unsteady()

@@ -4,6 +4,7 @@ Most are not: the output of a block goes into the next block, which is left out 
 would cost more than all else that a replay does, and keeping them holds memory.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -34,6 +35,27 @@ _METADATA = frozenset(
 def hollow(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor like ``tensor``, of ``shape``, that takes no memory; NaN all over, lest its use go unnoticed."""
     return tensor.new_full((), torch.nan).expand(shape)
+
+
+reads = threading.local()
+"""``reads.count``: how often this thread has read what was dropped."""
+
+
+class Dropped(Tensor):
+    """What stands where an unused output was. Reading it is an error, so that it cannot go unnoticed.
+
+    A model may take a way for some noise that it did not take for the batch itself.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Tell shapes and the like; refuse everything else."""
+        if func in _METADATA:
+            return super().__torch_function__(func, types, tuple(args), kwargs or {})  # type: ignore[no-untyped-call]
+        reads.count = getattr(reads, "count", 0) + 1  # noticed also where the model catches the error
+        raise RuntimeError("the model reads an output that no pass over the batch itself has read")
 
 
 class Watch(TorchFunctionMode):

@@ -7,14 +7,15 @@ again.
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.intercept import Run
-from pnpx.attributors.needed import Watch, hollow
+from pnpx.attributors.needed import Dropped, Watch, hollow
 from pnpx.attributors.places import ModulePlace
 from pnpx.structure import Structure, is_packed, map_tensors, rebuild, tensors
 
@@ -40,13 +41,11 @@ class Event:
     unused: frozenset[int] = frozenset()
     """Which of the tensors in ``output``, by number, no later pass reads."""
 
-    def keep(self, used: Callable[[int], bool]) -> None:
+    def keep(self, used: Collection[int]) -> None:
         """Drop those tensors that are not ``used``, by number; what is no float, or packed, is kept."""
         leaves, packed = tensors(self.output), is_packed(self.output)
         self.unused = frozenset(
-            index
-            for index, leaf in enumerate(leaves)
-            if not used(index) and _can_be_hollow(leaf, packed[index])
+            index for index, leaf in enumerate(leaves) if index not in used and _can_be_hollow(leaf, packed[index])
         )
         if self.unused:
             kept = [hollow(leaf, leaf.shape) if index in self.unused else leaf for index, leaf in enumerate(leaves)]
@@ -72,9 +71,12 @@ class Arguments:
         names = dict(zip(keys, [*_positional_names(run, len(args)), *kwargs], strict=True))
         values = [*args, *kwargs.values()]
         # A mask is no feature: noise on it, or a gradient of it, has no meaning.
-        self._keys = [
-            key for key, value in zip(keys, values, strict=True) if "mask" not in names[key] and _has_floats(value)
-        ]
+        features = [(key, value) for key, value in zip(keys, values, strict=True) if "mask" not in names[key]]
+        self._keys = [key for key, value in features if _has_floats(value)]
+        # Without floats it is integers, such as token ids, that can be explained by those who need no gradients.
+        self._keys = self._keys or [key for key, value in features if tensors(value)]
+        if not self._keys:  # then there is nothing to explain, and the error will say what was found instead
+            self._keys = [key for key, _ in features]
         chosen = [value for key, value in zip(keys, values, strict=True) if key in self._keys]
         self.value: Structure
         if len(chosen) == 1:
@@ -208,9 +210,11 @@ class Recording(_Pass):
                 )
             if count < (place.call or 1):
                 ran = f"it runs {count} times" if count else "the model ran without calling it"
-                raise RuntimeError(
-                    f"the layer {str(place)!r} was not reached: {ran}; choose one that the forward pass uses"
-                )
+                remedy = "choose one that the forward pass uses"
+                if isinstance(place.module, torch.jit.ScriptModule):
+                    ran = "TorchScript runs the modules inside it out of sight"
+                    remedy = "explain the inputs (layer=None), or the model that was scripted or traced"
+                raise RuntimeError(f"the layer {str(place)!r} was not reached: {ran}; {remedy}")
 
 
 def _enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
@@ -288,8 +292,9 @@ class Replay(_Pass):
         axes, packed = (self._axes or [])[self._position - 1], is_packed(event.output)
         parts = []
         for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
+            part: Tensor
             if index in event.unused:
-                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis))
+                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis)).as_subclass(Dropped)
             else:
                 part = repeat(tensor, self._repeats, axis)
                 if self._watch is not None and _can_be_hollow(part, packed[index]):

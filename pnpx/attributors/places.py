@@ -92,7 +92,8 @@ def resolve(model: nn.Module, layer: str | nn.Module) -> Place:
         return ArgumentPlace(name)
     if not is_module:
         if name in arguments:
-            raise LookupError(f"{name!r} is a forward argument of the model, without sides or calls; write {name!r} alone")
+            raise LookupError(f"{name!r} is a forward argument of the model, without sides or calls; write {name!r} "
+                              f"alone")
         raise LookupError(f"no module {name!r} in the model; {nearest(name, [*filter(None, modules), *arguments])}")
     return ModulePlace(name, modules[name], side or "output", call)
 

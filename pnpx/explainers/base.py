@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pnpx.attributors import Bound, LayerAttributor, attributor_for, left_as_found, unwrapped
 from pnpx.attributors.base import Attributor
-from pnpx.attributors.batch import rows_of, rows_of_call
+from pnpx.attributors.batch import rows_of_batch, rows_of_call
 from pnpx.attributors.places import Layer
 from pnpx.explainers.pieces import Piece, join, pool_channels
 from pnpx.explainers.record import read_output, record
@@ -91,11 +91,18 @@ class Explainer(ABC, metaclass=_Named):
 
     needs_graph: ClassVar[bool] = False
     """Whether the pass that finds the clean values is to be differentiated: for gradients at those alone."""
+    needs_floats: ClassVar[bool] = True
+    """Whether only floats are explained, as gradients need them; else integers as well, such as token ids."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise TypeError(f"the model must be a torch.nn.Module, but is a {type(self.model).__name__}")
         require_count("batch_size", self.batch_size, 1)
+        for name in ("replay", "progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, but got {getattr(self, name)!r}")
+        if self.channel_axis is not None and not isinstance(self.channel_axis, int):
+            raise TypeError(f"channel_axis must be an int or None, but got {self.channel_axis!r}")
         if self.reducer is not None and self.reducer not in ("mean", "sum", "max", "min"):
             raise ValueError(f"reducer must be 'mean', 'sum', 'max', 'min' or None, but is {self.reducer!r}")
         self.objective  # noqa: B018  (it checks its own parameters)
@@ -235,12 +242,12 @@ class Explainer(ABC, metaclass=_Named):
         """The attributions of some of the samples."""
         size = call.batch_size
         if rows != slice(0, size):
-            batch = rows_of(batch, rows, size)
+            batch = rows_of_batch(batch, rows, size)
             call = rows_of_call(call, rows)
             targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
             reference = None if reference is None else rows_of_call(reference, rows)
         count = call.batch_size
-        with attributor.at(call, graph=self.needs_graph) as bound:
+        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:
@@ -290,6 +297,13 @@ def require_count(name: str, value: Any, least: int) -> None:
         raise TypeError(f"{name} must be an int, but got {value!r}")
     if value < least:
         raise ValueError(f"`{name} >= {least}` must hold, but got {name}={value}")
+
+
+def require_seed(seed: Any) -> None:
+    """Require a seed that generators take, with room above it for those of several tensors."""
+    require_count("seed", seed, 0)
+    if seed >= 2**62:
+        raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
 
 
 def _plain(value: Any) -> Any:

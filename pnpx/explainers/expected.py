@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.attributors import Bound
 from pnpx.baselines import baseline_call
-from pnpx.explainers.base import require_count
+from pnpx.explainers.base import require_count, require_seed
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, tunable
@@ -45,7 +45,7 @@ class ExpectedGradients(GradientExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 1)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
 
     @classmethod
     def example_parameters(cls, inputs: Any) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
-from pnpx.baselines import Baseline, baseline_call
+from pnpx.baselines import BASELINES, Baseline, baseline_call
 from pnpx.explainers.base import require_count
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, tunable
 from pnpx.scores import Aim, Targets
 from pnpx.statistics import Sum
+from pnpx.suggest import nearest
 
 Rule = Literal["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
 RULES = ("gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid")
@@ -47,6 +48,13 @@ class IntegratedGradients(GradientExplainer):
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, but is {self.rule!r}")
         require_count("n_steps", self.n_steps, 2 if self.rule == "riemann_trapezoid" else 1)
+        if self.rule == "gausslegendre" and self.n_steps > 4096:
+            raise ValueError(
+                "`n_steps <= 4096` must hold for rule='gausslegendre', whose nodes take memory as its square, but got "
+                f"n_steps={self.n_steps}; choose rule='riemann_middle'"
+            )
+        if isinstance(self.baseline, str) and self.baseline not in BASELINES:
+            raise ValueError(f"no baseline {self.baseline!r}; {nearest(self.baseline, BASELINES)}")
 
     @property
     def n_points(self) -> int:

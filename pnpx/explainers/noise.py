@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound, Value
-from pnpx.explainers.base import require_count
+from pnpx.explainers.base import require_count, require_seed
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, tunable
@@ -50,7 +50,7 @@ class NoisyGradient(GradientExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, self.least_iter)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
         for name in ("noise_level", "noise_std"):
             level = getattr(self, name)
             if name == "noise_std" and level is None:

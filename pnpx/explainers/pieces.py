@@ -103,7 +103,7 @@ def join(pieces: Sequence[Piece], whole: Sequence[tuple[tuple[int, ...], int | N
         first.mirrored,
         first.n_targets,
         None if first.targets is None else torch.cat([_required(piece.targets) for piece in pieces]),
-        {name: torch.cat([piece.diagnostics[name] for piece in pieces]) for name in first.diagnostics},
+        {name: _padded([piece.diagnostics[name] for piece in pieces]) for name in first.diagnostics},
         _joined_outputs([piece.output for piece in pieces]),
     )
 
@@ -113,20 +113,11 @@ def _aligned(
 ) -> tuple[int, list[Tensor], list[Tensor]]:
     """Along which axis single samples are put together, and their values and results, made ready for that.
 
-    What has the same shape, ``whole``, for one sample and for all gets an axis for the samples in front, unless one of
-    size 1 is there already. Where a size follows that of the batch, the samples lie along that axis.
+    It is one in front, added where it is not there already: both for what has the same shape, ``whole``, for one sample
+    and for all, and for what holds several rows a sample, whose order among the rows of a batch nothing tells.
     """
-    added = values[0].ndim == len(whole) + 1
-    alone = values[0].shape[1:] if added else values[0].shape
-    differing = [axis for axis, (size, one) in enumerate(zip(whole, alone, strict=True)) if size != one]
-    if differing and added:
-        axis = differing[0]
-        values, results = [value[0] for value in values], [result[0] for result in results]
-        if n_targets is not None:
-            results = [result.movedim(0, axis + 1) for result in results]
-        return axis, values, results
-    if differing or added or own_axis == 0:
-        return (differing or [0])[0], values, results
+    if values[0].ndim == len(whole) + 1 or own_axis == 0:
+        return 0, values, results
     if n_targets is not None:
         results = [result.movedim((own_axis or 0) + 1, 0) for result in results]
     return 0, [value[None] for value in values], [result[None] for result in results]
@@ -141,6 +132,15 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
         widths = [width for extra in reversed(missing) for width in (0, extra)]
         padded.append(torch.nn.functional.pad(tensor, widths) if any(widths) else tensor)
     return torch.cat(padded, dim=axis)
+
+
+def _padded(quantities: Sequence[Tensor]) -> Tensor:
+    """``quantities`` of samples, (batch, ...), as one; where some have more entries a sample, with NaN behind."""
+    widest = max(quantity.shape[-1] for quantity in quantities)
+    if quantities[0].ndim == 1 or all(quantity.shape[-1] == widest for quantity in quantities):
+        return torch.cat(list(quantities))
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(quantity, (0, widest - quantity.shape[-1]), value=torch.nan) for quantity in quantities])
 
 
 def _joined_outputs(outputs: Sequence[Tensor | None]) -> Tensor | None:

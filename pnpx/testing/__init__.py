@@ -12,7 +12,7 @@ In a test suite each property is a test of its own::
 
 from pnpx.testing.case import Case
 from pnpx.testing.check import EVERY_MODEL, EVERY_PLACE, ONE_MODEL, Examination, check_explainer, examinations
-from pnpx.testing.models import MODELS, case
+from pnpx.testing.models import MODELS, available, case
 from pnpx.testing.reference import Reference
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Case",
     "Examination",
     "Reference",
+    "available",
     "case",
     "check_explainer",
     "examinations",

@@ -1,8 +1,7 @@
 """Which properties are examined on which models, and at which places of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from torch import nn
 
@@ -10,7 +9,7 @@ from pnpx.attributors.places import Layer
 from pnpx.explainers.base import Explainer
 from pnpx.testing import conduct, numbers, parameters
 from pnpx.testing.case import Case
-from pnpx.testing.models import HUGGING_FACE, MODELS, case
+from pnpx.testing.models import available, case
 
 Property = Callable[[type[Explainer], Case, Layer], None]
 
@@ -34,12 +33,12 @@ EVERY_MODEL: tuple[Property, ...] = (
     conduct.works_in_any_gradient_mode,
     conduct.train_mode_makes_no_difference,
     conduct.repeatable_without_global_randomness,
-    conduct.works_in_several_threads,
     conduct.explains_what_it_attributes,
 )
 """Properties examined at one place of every model that they apply to."""
 
 ONE_MODEL: Mapping[Property, tuple[str, Layer]] = {
+    conduct.works_in_several_threads: ("conv", "block"),
     parameters.constructing_only_stores: ("mlp", None),
     parameters.is_frozen: ("mlp", None),
     parameters.retuning_changes_the_result: ("mlp", None),
@@ -99,21 +98,21 @@ def applies(holds: Property, made: Case, layer: Layer) -> bool:
 
 def examinations(
     kind: type[Explainer], models: Sequence[str] | None = None, thorough: bool = True
-) -> Iterator[Examination]:
-    """All that is to be examined about ``kind``, one at a time, for parametrising a test.
+) -> list[Examination]:
+    """All that is to be examined about ``kind``, for parametrising a test.
 
     Args:
         kind: of explainer.
-        models: names of `MODELS`; None: all of them that can be made here.
+        models: names of cases; None: all that are `available`.
         thorough: examine every place of a model for each property that concerns places. Otherwise one place, not the
             same for each property and each model.
 
     >>> from pnpx import Gradient
-    >>> examinations = list(examinations(Gradient, models=["linear"]))
-    >>> str(examinations[0])
+    >>> str(examinations(Gradient, models=["linear"])[0])
     'Gradient-mirrors_what_is_explained-linear-inputs'
     """
-    names = models or [name for name in MODELS if name not in HUGGING_FACE or find_spec("transformers")]
+    names = available() if models is None else models
+    found: list[Examination] = []
     turn = sum(map(ord, kind.__name__))
     for name in names:
         made = case(name)
@@ -122,10 +121,11 @@ def examinations(
             if fitting and (not thorough or holds in EVERY_MODEL):
                 fitting = [fitting[(turn + number) % len(fitting)]]
             for layer in fitting:
-                yield Examination(kind, holds, name, layer)
+                found.append(Examination(kind, holds, name, layer))
     for holds, (name, layer) in ONE_MODEL.items():
         if name in names:
-            yield Examination(kind, holds, name, layer)
+            found.append(Examination(kind, holds, name, layer))
+    return found
 
 
 def check_explainer(kind: type[Explainer], models: Sequence[str] | None = None, thorough: bool = True) -> None:

@@ -40,6 +40,11 @@ HUGGING_FACE = ("bert_sdpa", "bert_eager", "vit")
 """The cases that need the package transformers."""
 
 
+def available() -> list[str]:
+    """The names of the cases that can be made here: all of them, or without transformers those that do without."""
+    return [name for name in MODELS if name not in HUGGING_FACE or find_spec("transformers") is not None]
+
+
 def case(name: str) -> Case:
     """The case called ``name``, made anew: the model in eval mode and float64, always with the same weights.
 
@@ -54,7 +59,7 @@ def case(name: str) -> Case:
     """
     if name not in MODELS:
         raise LookupError(f"no model {name!r} to examine explainers on; {nearest(name, MODELS)}")
-    if name in HUGGING_FACE and find_spec("transformers") is None:
+    if name not in available():
         raise ImportError(f"the model {name!r} needs transformers; install it with `pip install pnpx[text]`")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

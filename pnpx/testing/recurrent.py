@@ -20,7 +20,7 @@ class _Lstm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         state = self.start(x[:, 0]).expand(2, -1, -1).contiguous()
         out, (h, _) = self.lstm(x, (state, state))
-        return self.head(torch.cat([out.mean(1), h[-1]], dim=1))  # type: ignore[no-any-return]
+        return self.head(torch.tanh(torch.cat([out.mean(1), h[-1]], dim=1) * 3))  # type: ignore[no-any-return]
 
 
 def lstm() -> Case:
@@ -38,7 +38,7 @@ class _SequenceFirst(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out, _ = self.rnn(self.mix(x).transpose(0, 1))
-        return self.head(out[-1])  # type: ignore[no-any-return]
+        return self.head(torch.tanh(out[-1] * 3))  # type: ignore[no-any-return]
 
 
 def gru_sequence_first() -> Case:
@@ -64,7 +64,7 @@ class _Tokens(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         out, h = self.rnn(self.embedding(ids))
-        return self.head(out.mean(1) + h[0])  # type: ignore[no-any-return]
+        return self.head(torch.tanh(out.mean(1) + h[0]))  # type: ignore[no-any-return]
 
 
 def rnn_tokens() -> Case:
@@ -92,7 +92,7 @@ class _Packing(nn.Module):
         packed = pack_padded_sequence(self.mix(x), lengths, batch_first=True, enforce_sorted=False)
         out, _ = self.gru(packed)
         padded, _ = pad_packed_sequence(out, batch_first=True)
-        return self.head(padded.sum(1))  # type: ignore[no-any-return]
+        return self.head(torch.tanh(padded.sum(1)))  # type: ignore[no-any-return]
 
 
 def packing() -> Case:
@@ -121,7 +121,7 @@ class _Packed(nn.Module):
 
     def forward(self, sequences: PackedSequence) -> Tensor:
         _, (h, c) = self.lstm(sequences)
-        return self.head(h[0] + c[0])  # type: ignore[no-any-return]
+        return self.head(torch.tanh(h[0] * 3 + c[0]))  # type: ignore[no-any-return]
 
 
 def packed() -> Case:

@@ -67,7 +67,8 @@ def test_rows_of_a_call():
 
 
 @pytest.mark.parametrize("shape, size, axis", [
-    ((3, 5), 3, 0), ((5, 3), 3, 1), ((3, 3), 3, 0), ((5, 3, 3), 3, None), ((4, 5), 3, None), ((1, 4), 1, 0), ((4, 1), 1, 1),
+    ((3, 5), 3, 0), ((5, 3), 3, 1), ((3, 3), 3, 0), ((5, 3, 3), 3, None), ((4, 5), 3, None), ((1, 4), 1, 0),
+    ((4, 1), 1, 1),
 ], ids=str)
 def test_axes_by_size(shape, size, axis):
     assert axes_of((torch.ones(shape),), size) == [axis]

@@ -172,8 +172,8 @@ def test_a_model_made_in_inference_mode_is_refused_and_left_alone():
         model = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
     before = [module.training for module in model.modules()]
     message = (
-        "the model's '0.weight' was made under torch.inference_mode, and no gradient can be taken through it; build or load "
-        "the model outside of it"
+        "the model's '0.weight' was made under torch.inference_mode, and no gradient can be taken through it; build or "
+        "load the model outside of it"
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         pnpx.Gradient(model).attribute(torch.ones(2, 3), 1)

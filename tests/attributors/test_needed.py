@@ -1,5 +1,7 @@
 """Outputs that a replay does not use are neither kept nor copied; those that it uses are, however they are used."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ def test_the_result_is_that_of_full_passes(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "dropped"), [("not", 2), ("shape", 1), ("later", 1), ("derived", 1), ("in place", 1), ("listed", 1)]
+    ("how", "dropped"), [("not", 2), ("shape", 2), ("later", 1), ("derived", 1), ("in place", 1), ("listed", 1)]
 )
 def test_only_what_is_used_is_kept(how: str, dropped: int) -> None:
     recording = bound_after_a_pass(how)._recording
@@ -88,3 +90,28 @@ def test_a_hollow_tensor_takes_no_memory_and_is_nan() -> None:
     found = hollow(torch.zeros(2, dtype=torch.bfloat16), (1000, 1000))
     assert found.shape == (1000, 1000) and found.dtype == torch.bfloat16
     assert found.untyped_storage().nbytes() == 2 and bool(torch.isnan(found).all())
+
+
+def test_a_way_taken_only_under_noise_that_compares_a_dropped_output_runs_whole():
+    """NaN > 0 is False: were a dropped output merely NaN, this would go wrong without a sign of it."""
+
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third, self.head = (nn.Linear(3, 3).double() for _ in range(4))
+
+        def forward(self, x):
+            hidden = self.first(x)
+            value = self.third(self.second(hidden))
+            if (value - self.clean).abs().max() > 0 and (hidden > hidden.min()).any():
+                value = value * 3
+            return self.head(value)
+
+    torch.manual_seed(0)
+    model, x = Branching(), torch.randn(2, 3, dtype=torch.float64)
+    model.clean = model.third(model.second(model.first(x))).detach()
+    for batch_size in (2, 64):
+        explainer = SmoothGrad(model, layer="third", n_iter=4, batch_size=batch_size)
+        expected = replace(explainer, replay=False).attribute(x, 0)
+        torch.testing.assert_close(explainer.attribute(x, 0), expected)
+        torch.testing.assert_close(expected, 3 * model.head.weight[0].expand(2, 3))

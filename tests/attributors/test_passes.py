@@ -162,7 +162,7 @@ def test_the_place_itself_does_not_run_in_a_replay(model):
 def test_a_replay_that_meets_other_modules_says_so(model):
     recording, _ = record(model, "head")
     model.forward = lambda x: model.head(model.relu(x))
-    with pytest.raises(Diverged, match="^met ReLU where Linear ran before$"):
+    with pytest.raises(Diverged, match=r"^met ReLU where Linear ran before$"):
         replay(model, recording, [recording.values[0]])
 
 
@@ -171,6 +171,14 @@ def test_counts_go_on_after_a_skipped_place(model):
     recording, _ = record(model, "body", "relu#3")
     assert torch.equal(replay(model, recording, [recording.values[0], torch.zeros(2, 3)])[0],
                        model.head.bias.detach().expand(2, 2))
+
+
+def test_calls_inside_a_skipped_place_count(model):
+    model.body.append(model.relu)  # now the calls of relu are 1, 2 inside body, 3 and 4
+    recording, _ = record(model, "body", tap=resolve(model, "relu#3"))
+    _, passing = replay(model, recording, [recording.values[0]])
+    torch.testing.assert_close(passing.tapped, recording.tapped)
+    assert torch.equal(passing.tapped, recording.values[0].relu())
 
 
 def test_the_tapped_output(model):

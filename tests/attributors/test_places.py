@@ -87,8 +87,8 @@ GRAMMAR = "a layer is written 'path', 'path:input', 'path:output' or 'path#2' fo
     ("scale#2", LookupError, "'scale' is a forward argument of the model, without sides or calls; write 'scale' alone"),
     ("body:argument", LookupError, "no forward argument 'body' in the model; there are: 'x', 'mask', 'scale'"),
     ("mask", ValueError,
-     "'mask' is both a module and a forward argument of the model; write 'mask:output' for the module, 'mask:argument' for "
-     "the argument"),
+     "'mask' is both a module and a forward argument of the model; write 'mask:output' for the module, 'mask:argument' "
+     "for the argument"),
     ("body:outputs", ValueError, GRAMMAR + "'body:outputs'"),
     ("body:1", ValueError, GRAMMAR + "'body:1'"),
     ("body#two", ValueError, GRAMMAR + "'body#two'"),

@@ -233,12 +233,13 @@ class Changes(nn.Module):
 
 
 MODELS = {
-    Skips: ["stem", "tanh", "one", "one:input", "relu#1", "two", "two:input", "relu#2", "relu#3", "relu#3:input", "head",
-            "head:input", ["one", "relu#2"]],
+    Skips: ["stem", "tanh", "one", "one:input", "relu#1", "two", "two:input", "relu#2", "relu#3", "relu#3:input",
+            "head", "head:input", ["one", "relu#2"]],
     Direct: ["stem#1", "mid", "mid:input", "stem#2", "head:input"],
     Tuples: ["stem", "split", "merge:input", "merge", "mid", ["split", "mid"]],
     SeqFirst: ["stem", "lstm", "lstm:input", "mid", "head:input", "mid:input"],
-    Attention: ["stem", "attention", "attention:input", "encoder", "encoder.linear1", "encoder.self_attn", "head:input"],
+    Attention: ["stem", "attention", "attention:input", "encoder", "encoder.linear1", "encoder.self_attn",
+                "head:input"],
     Packs: ["stem", "gru", "gru:input", "drop"],
     Windows: ["mid", "mid:input", "head:input", "stem"],
     Positions: ["stem", "mid", "mid:input", "head:input"],
@@ -246,7 +247,9 @@ MODELS = {
     Loops: ["cell#1", "lift#2", "cell#3", "cell#3:input", "lift#4", "head:input"],
     Changes: ["stem", "mid", "mid:input", "head:input"],
 }
-CASES = [pytest.param(kind, layer, id=f"{kind.__name__}-{layer}") for kind, layers in MODELS.items() for layer in layers]
+CASES = [
+    pytest.param(kind, layer, id=f"{kind.__name__}-{layer}") for kind, layers in MODELS.items() for layer in layers
+]
 
 
 def built(kind):
@@ -362,6 +365,28 @@ def test_without_replay_they_do():
     assert (costs[1] - costs[0])["stem"] == 8
 
 
+def test_calls_inside_a_layer_that_is_left_out_still_count():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.Tanh()
+            self.stem, self.tail, self.head = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+            self.block = nn.Sequential(nn.Linear(5, 5), self.act, nn.Linear(5, 5), self.act)
+
+        def forward(self, x):
+            x = self.tail(self.act(self.block(self.act(self.stem(x)))))
+            return self.head(self.act(x))
+
+    model = built(Shared)
+    at = model.block(model.act(model.stem(X))).detach()
+    for tap, rest in (("act#4", lambda y: y.tanh()), ("act#5", lambda y: model.tail(y.tanh()).tanh())):
+        point = at.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(rest(point)[:, 1].sum(), point)
+        for replay in (True, False):
+            found = SmoothGrad(model, layer="block", output_layer=tap, n_iter=3, noise_std=0.0, replay=replay)
+            torch.testing.assert_close(found.attribute(X, 1), expected)
+
+
 def test_a_nested_layer_leaves_out_its_elder_siblings():
     class Nested(nn.Module):
         def __init__(self):
@@ -434,8 +459,8 @@ class Stochastic(nn.Module):
 
 def test_a_model_that_stays_random_in_eval_mode():
     message = (
-        "^the model gives different outputs for the same input, although it is in eval mode; its explanation is that of "
-        "its random outputs, and not repeatable$"
+        "^the model gives different outputs for the same input, although it is in eval mode; its explanation is that "
+        "of its random outputs, and not repeatable$"
     )
     with pytest.warns(RuntimeWarning, match=message):
         found = SmoothGrad(built(Stochastic), layer="mid", n_iter=400, noise_std=0.0, batch_size=600).attribute(X, 0)
@@ -483,8 +508,10 @@ def test_a_model_whose_samples_depend_on_each_other():
             return (out - out.mean(0)) / out.std(0)
 
     for layer in (None, "two"):
-        found = VarGrad(built(Centred), layer=layer, n_iter=5, batch_size=32).attribute(X, 0)
-        alone = VarGrad(built(Centred), layer=layer, n_iter=5, batch_size=3).attribute(X, 0)
+        # Of one class the scores of all samples add up to zero, whatever they are.
+        found = VarGrad(built(Centred), layer=layer, n_iter=5, batch_size=32).attribute(X, [0, 2, 1])
+        alone = VarGrad(built(Centred), layer=layer, n_iter=5, batch_size=3).attribute(X, [0, 2, 1])
+        assert found.amax() > 0.01
         torch.testing.assert_close(found, alone)
 
 

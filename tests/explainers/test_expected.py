@@ -56,7 +56,7 @@ def test_quadratic_model():
     found = ExpectedGradients(Quadratic(), baselines=BASES, n_iter=2000).attribute(X)
     torch.testing.assert_close(found, X.square() - BASES.square().mean(0), rtol=0, atol=0.2)
     one = ExpectedGradients(Quadratic(), baselines=BASES[:1], n_iter=400).attribute(X)
-    torch.testing.assert_close(one, X.square() - BASES[:1].square(), rtol=0, atol=2e-3)  # strata, not 0.05 as plain draws
+    torch.testing.assert_close(one, X.square() - BASES[:1].square(), rtol=0, atol=2e-3)  # plain draws: 0.05
 
 
 def test_completeness_in_the_mean(net):

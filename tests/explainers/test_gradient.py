@@ -19,8 +19,8 @@ def net():
 
 def test_inputs_against_captum(net):
     targets = torch.tensor([2, 0, 1])
-    plain = captum.attr.Saliency(net).attribute(X, target=targets, abs=False).detach()
-    product = captum.attr.InputXGradient(net).attribute(X.clone(), target=targets).detach()
+    plain = captum.attr.Saliency(net).attribute(X.clone().requires_grad_(), target=targets, abs=False).detach()
+    product = captum.attr.InputXGradient(net).attribute(X.clone().requires_grad_(), target=targets).detach()
     torch.testing.assert_close(Gradient(net).attribute(X, targets), plain, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(GradientXInput(net).attribute(X, targets), product, rtol=1e-12, atol=1e-14)
 
@@ -48,7 +48,8 @@ def test_only_one_pass_is_needed(net):
     net.register_forward_hook(lambda *_: passes.append(1))
     for layer in (None, "2"):
         Gradient(net, layer=layer).attribute(X)
-    assert len(passes) == 2 + (len(passes) - 2 and 1), "one pass at the inputs; at a layer one more to see the axes"
+    # At the inputs it is the clean one. At a layer another, of one sample, that ends there tells the axes of the batch.
+    assert len(passes) == 2
 
 
 @pytest.mark.parametrize("kind", [Gradient, GradientXInput])
@@ -128,6 +129,6 @@ def test_a_loader_gives_an_explanation_a_batch(net):
     explanations = list(Gradient(net, forward_arg_extractor=0).explain(loader, 1))
     assert [len(one) for one in explanations] == [2, 1]
     torch.testing.assert_close(torch.cat([one.attributions for one in explanations]), Gradient(net).attribute(X, 1))
-    with pytest.raises(TypeError, match="^attribute takes one batch, but got a DataLoader; use explain, which goes through "
-                                        "its batches$"):
+    message = "attribute takes one batch, but got a DataLoader; use explain, which goes through its batches"
+    with pytest.raises(TypeError, match=f"^{message}$"):
         Gradient(net).attribute(loader)

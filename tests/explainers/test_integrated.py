@@ -113,7 +113,8 @@ def test_completeness(net, layer):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 @pytest.mark.parametrize("layer", [None, "0"])
 def test_the_gap_is_score_less_sum(net, layer, batch_size):
-    explainer = IntegratedGradients(net, layer=layer, n_steps=3, rule="riemann_left", baseline=1.0, batch_size=batch_size)
+    options = {"n_steps": 3, "rule": "riemann_left", "baseline": 1.0, "batch_size": batch_size}
+    explainer = IntegratedGradients(net, layer=layer, **options)
     rise = (net(X) - net(torch.ones_like(X))).detach()
     for targets in (1, torch.tensor([0, 2, 1]), torch.tensor([[0, 1], [2, 2], [1, 0]])):
         columns = torch.as_tensor(targets).expand(3) if torch.as_tensor(targets).ndim == 0 else torch.as_tensor(targets)
@@ -182,8 +183,8 @@ def test_low_precision_and_results(net):
 
 @pytest.mark.parametrize("options, kind, message", [
     ({"rule": "simpson"}, ValueError,
-     "rule must be one of ('gausslegendre', 'riemann_middle', 'riemann_left', 'riemann_right', 'riemann_trapezoid'), but is "
-     "'simpson'"),
+     "rule must be one of ('gausslegendre', 'riemann_middle', 'riemann_left', 'riemann_right', 'riemann_trapezoid'), "
+     "but is 'simpson'"),
     ({"n_steps": 0}, ValueError, "`n_steps >= 1` must hold, but got n_steps=0"),
     ({"n_steps": 1, "rule": "riemann_trapezoid"}, ValueError, "`n_steps >= 2` must hold, but got n_steps=1"),
     ({"n_iter": 3}, TypeError, "IntegratedGradients has no parameter 'n_iter'; there are: 'model', 'layer', "
@@ -209,7 +210,8 @@ def test_a_baseline_of_another_length_at_a_layer():
             return self.keep(x[x[:, 0] != 0]).sum(1, keepdim=True)
 
     with pytest.raises(ValueError, match=exactly(
-            "the baseline gives shape (0, 4) at 'keep', but the input (3, 4); choose a baseline of the input's length")):
+            "the baseline gives shape (0, 4) at 'keep', but the input (3, 4); choose a baseline of the input's "
+            "length")):
         IntegratedGradients(Sums(), layer="keep").attribute(X)
 
 

@@ -98,7 +98,7 @@ def test_quadratic(kind, sampler, layer):
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_vargrad_is_unbiased(n):
-    """The mean over many seeds of the variance from few samples is the variance: the biased one is (n - 1) / n of it."""
+    """The mean over many seeds of the variance from few samples is the variance; the biased one is less."""
     x = torch.zeros(1, 400)
     found = torch.stack([VarGrad(Quadratic(), n_iter=n, noise_std=0.5, seed=seed).attribute(x) for seed in range(25)])
     v = (A * 0.5) ** 2
@@ -144,15 +144,20 @@ def test_by_hand_at_any_place(kind, net, layer, sampler, n_iter, batch_size):
     torch.testing.assert_close(explainer.attribute(X, 2), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind, sampler", [(SmoothGrad, "orthogonal"), (SquareGrad, "orthogonal"), (VarGrad, "independent")])
+@pytest.mark.parametrize("kind, sampler", [
+    (SmoothGrad, "orthogonal"), (SquareGrad, "orthogonal"), (VarGrad, "independent")])
 def test_samplers_by_default(kind, sampler, net):
     assert torch.equal(kind(net).attribute(X, 0), kind(net, sampler=sampler).attribute(X, 0))
 
 
-@pytest.mark.parametrize("kind, nt_type", [(SmoothGrad, "smoothgrad"), (SquareGrad, "smoothgrad_sq"), (VarGrad, "vargrad")])
+as_captum = pytest.mark.parametrize("kind, nt_type", [
+    (SmoothGrad, "smoothgrad"), (SquareGrad, "smoothgrad_sq"), (VarGrad, "vargrad")])
+
+
+@as_captum
 @pytest.mark.parametrize("n", [4, 9])
 def test_captum_fed_with_the_same_noise(kind, nt_type, n, net, monkeypatch):
-    """captum draws for each sample on its own and divides the variance by n; with one draw for all it is n / (n - 1) off."""
+    """captum draws for each sample on its own, and divides the variance by n, not n - 1."""
     noise = 0.25 * normal((4,), n).double()
 
     def same(mean, std):
@@ -169,7 +174,7 @@ def test_captum_fed_with_the_same_noise(kind, nt_type, n, net, monkeypatch):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind, nt_type", [(SmoothGrad, "smoothgrad"), (SquareGrad, "smoothgrad_sq"), (VarGrad, "vargrad")])
+@as_captum
 def test_captum_on_a_convolution(kind, nt_type, monkeypatch):
     torch.manual_seed(1)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Softplus(), nn.Flatten(), nn.Linear(3 * 9, 4)).double()
@@ -220,7 +225,7 @@ def test_every_draw_reaches_the_model_once_in_order_and_none_is_free_of_noise():
 @pytest.mark.parametrize("n_iter, batch_size, sizes", [(10, 4, {2, 4}), (7, 4, {2, 4}), (3, 1, {1}), (4, 2, {2})])
 def test_at_most_so_many_rows_in_a_pass(n_iter, batch_size, sizes):
     spy = Spy()
-    SmoothGrad(nn.Sequential(spy, Quadratic()), n_iter=n_iter, batch_size=batch_size).attribute(torch.ones(2, 3) * X[:2, :3])
+    SmoothGrad(nn.Sequential(spy, Quadratic()), n_iter=n_iter, batch_size=batch_size).attribute(X[:2])
     assert {len(seen) for seen in spy.seen} == sizes
 
 
@@ -314,11 +319,46 @@ def test_noise_of_several_inputs_is_each_its_own(kind):
     expected = [[], []]
     for left, right in points:
         left, right = left.clone().requires_grad_(), right.clone().requires_grad_()
-        for part, gradient in zip(expected, torch.autograd.grad(Product()(left, right).sum(), (left, right)), strict=True):
+        both = torch.autograd.grad(Product()(left, right).sum(), (left, right))
+        for part, gradient in zip(expected, both, strict=True):
             part.append(gradient)
     found = kind(Product(), n_iter=n, seed=3, sampler="independent").attribute((a, b))
     for one, part in zip(found, expected, strict=True):
         torch.testing.assert_close(one, STATISTICS[kind](torch.stack(part)))
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head((self.left(x) * self.right(x)).tanh())
+
+
+@of_each
+def test_independent_places_are_moved_together(kind):
+    torch.manual_seed(0)
+    model, n = Branches().double(), 4
+    at = [model.left(X).detach(), model.right(X).detach()]
+    noises = [0.3 * normal((5,), n, seed=seed).double() for seed in (0, 1_000_003)]
+    expected = [[], []]
+    for one, other in zip(*noises, strict=True):
+        points = [(at[0] + one).requires_grad_(), (at[1] + other).requires_grad_()]
+        score = model.head((points[0] * points[1]).tanh())[:, 1].sum()
+        for part, gradient in zip(expected, torch.autograd.grad(score, points), strict=True):
+            part.append(gradient)
+    found = kind(model, layer=["left", "right"], n_iter=n, noise_std=0.3, sampler="independent").attribute(X, 1)
+    for one, part in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, STATISTICS[kind](torch.stack(part)))
+
+
+@of_each
+def test_places_computed_from_each_other_are_each_explained_by_itself(kind, net):
+    layers = ["2", "0", "3:input"]
+    found = kind(net, layer=layers, n_iter=3).attribute(X, 1)
+    for one, layer in zip(found, layers, strict=True):
+        torch.testing.assert_close(one, kind(net, layer=layer, n_iter=3).attribute(X, 1))
 
 
 # The input's factor
@@ -373,7 +413,7 @@ def test_padding_takes_no_part():
             lengths = sequences.batch_sizes
             rows = torch.cat([torch.arange(int(size)) for size in lengths])
             sums = torch.zeros(int(lengths[0]), dtype=squares.dtype).index_add(0, rows, squares)
-            return sums[sequences.unsorted_indices][:, None] if sequences.unsorted_indices is not None else sums[:, None]
+            return sums[sequences.unsorted_indices][:, None]
 
     sequences = [torch.tensor([[5.0], [6.0]]), torch.tensor([[1.0], [2.0], [4.0]])]
     packed = pack_sequence(sequences, enforce_sorted=False)
@@ -431,14 +471,14 @@ def test_vargrad_needs_two():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_range(value):
     x = torch.tensor([[1.0, value]])
-    with error(ValueError, "the noise is a fraction of the range of each sample, but the inputs holds values whose range is "
-                           "not finite (a mask, or NaN); explain another place, or give noise_std"):
+    with error(ValueError, "the noise is a fraction of the range of each sample, but the inputs holds values whose "
+                           "range is not finite (a mask, or NaN); explain another place, or give noise_std"):
         SmoothGrad(Quadratic()).attribute(x)
 
 
 def test_integers_cannot_be_moved():
-    with error(TypeError, "gradients need floating-point values, but the input is torch.int64; explain what is computed "
-                          "from it instead, such as its embedding: layer='path.to.embedding'"):
+    with error(TypeError, "gradients need floating-point values, but the input is torch.int64; explain what is "
+                          "computed from it instead, such as its embedding: layer='path.to.embedding'"):
         SmoothGrad(nn.Embedding(3, 2)).attribute(torch.tensor([[1]]))
 
 

@@ -53,9 +53,35 @@ def test_what_has_no_axis_of_the_batch_gets_one():
     assert found.attributions[0].shape == (2, 4, 3)
 
 
-def test_merged_axes_are_joined_where_they_grow():
+def test_several_rows_a_sample_get_an_axis_of_the_samples():
     found = join([piece([torch.full((1, 6, 3), float(s))], [0]) for s in range(2)], whole=[((12, 3), None)])
-    assert found.attributions[0].shape == (12, 3) and found.attributions[0][:, 0].tolist() == [0] * 6 + [1] * 6
+    assert found.attributions[0].shape == (2, 6, 3) and found.attributions[0][:, 0, 0].tolist() == [0, 1]
+
+
+class Pair(nn.Module):
+    """Encodes two inputs in one call, one after the other along the axis of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encode, self.head = nn.Linear(3, 5).double(), nn.Linear(10, 2).double()
+
+    def forward(self, a, b):
+        first, second = self.encode(torch.cat([a, b])).chunk(2)
+        return self.head(torch.cat([first, second], 1)).square()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_rows_in_another_order_belong_to_their_samples(batch_size):
+    model, (a, b) = Pair(), torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = pnpx.GradientXInput(model, layer="encode", batch_size=batch_size).explain((a, b), 0)
+    value = torch.stack([model.encode(a), model.encode(b)], 1).detach()  # (batch, which of the two, features)
+    torch.testing.assert_close(found.explained, value)
+    at = value.flatten(1).requires_grad_()
+    (gradient,) = torch.autograd.grad(model.head(at).square()[:, 0].sum(), at)
+    torch.testing.assert_close(found.attributions, (at * gradient).detach().reshape(3, 2, 5))
+    alone = pnpx.GradientXInput(model, layer="encode").attribute((a[:1], b[:1]), 0)
+    torch.testing.assert_close(alone, found.attributions[:1])
 
 
 class Windows(nn.Module):
@@ -69,7 +95,7 @@ class Windows(nn.Module):
 
     def forward(self, x):
         inside = self.inner(x.unflatten(1, (2, 3)).flatten(0, 1))
-        return self.head(inside.unflatten(0, (len(x), 2)).mean(1))
+        return self.head(inside.unflatten(0, (len(x), 2)).mean(1)).square()
 
 
 class Positions(nn.Module):
@@ -95,12 +121,26 @@ def test_merged_axes_sample_by_sample(kind, targets):
     model = Windows()
     found = kind(model, layer="inner").attribute(X, targets)
     several = isinstance(targets, torch.Tensor)
-    assert found.shape == ((8, 2, 4) if several else (8, 4))
+    assert found.shape == ((4, 2, 2, 4) if several else (4, 2, 4))
     alone = [kind(model, layer="inner").attribute(X[i : i + 1], targets[i : i + 1] if several else targets)
              for i in range(4)]
     for sample, one in enumerate(alone):
-        one = one[0].movedim(0, 1) if several and one.ndim == 4 else one.reshape(found[:2].shape)
-        torch.testing.assert_close(found[2 * sample : 2 * sample + 2], one)
+        torch.testing.assert_close(found[sample : sample + 1], one)
+
+
+def test_noise_on_merged_axes_is_that_of_whole_samples():
+    """Each window has noise of its own, and the range is over all windows of the sample."""
+    model, n = Windows(), 3
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(2, 4, generator=generator).double() for _ in range(n)]
+    found = pnpx.VarGrad(model, layer="inner", n_iter=n, noise_level=0.5).attribute(X, 1)
+    for sample in range(4):
+        at = model.inner(X[sample].reshape(2, 3)).detach()
+        gradients = []
+        for one in noise:
+            point = (at + 0.5 * (at.amax() - at.amin()) * one).requires_grad_()
+            gradients.append(torch.autograd.grad(model.head(point.mean(0)).square()[1], point)[0])
+        torch.testing.assert_close(found[sample], torch.stack(gradients).var(0))
 
 
 @pytest.mark.parametrize("kind", [pnpx.Gradient, pnpx.SmoothGrad, pnpx.IntegratedGradients])
@@ -126,7 +166,8 @@ def test_a_table_of_positions_with_several_targets_and_a_record():
     found = pnpx.Gradient(model, layer="table").attribute(x, targets)
     assert found.shape == (3, 2, 4, 3)
     for column in range(2):
-        torch.testing.assert_close(found[:, column], pnpx.Gradient(model, layer="table").attribute(x, targets[:, column]))
+        one = pnpx.Gradient(model, layer="table").attribute(x, targets[:, column])
+        torch.testing.assert_close(found[:, column], one)
     explanation = pnpx.Gradient(model, layer="table").explain(x, targets)
     assert explanation.explained.shape == (3, 4, 3) and len(explanation) == 3
     assert torch.equal(explanation.targets, targets)
@@ -147,8 +188,8 @@ def test_diagnostics_outputs_and_targets_of_all_pieces():
 
 @pytest.mark.parametrize("reducer", ["mean", "sum", "max", "min"])
 @pytest.mark.parametrize("shape, channel_axis, axis", [
-    ((2, 3, 4, 5), None, 1), ((2, 4, 3), None, 2), ((2, 3, 4, 5, 6), None, 1), ((2, 3, 4, 5), 3, 3), ((2, 3, 4, 5), -1, 3),
-    ((2, 7), 1, 1), ((2, 4, 3), 1, 1),
+    ((2, 3, 4, 5), None, 1), ((2, 4, 3), None, 2), ((2, 3, 4, 5, 6), None, 1), ((2, 3, 4, 5), 3, 3),
+    ((2, 3, 4, 5), -1, 3), ((2, 7), 1, 1), ((2, 4, 3), 1, 1),
 ], ids=str)
 @pytest.mark.parametrize("n_targets", [None, 2])
 def test_pooling(reducer, shape, channel_axis, axis, n_targets):

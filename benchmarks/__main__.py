@@ -1,0 +1,29 @@
+"""All tables in one run: ``python -m benchmarks [--output FILE]``."""
+
+from dataclasses import replace
+
+from benchmarks.command import Options, main
+from benchmarks.error import error
+from benchmarks.imports import imports
+from benchmarks.layers import layers
+from benchmarks.memory import memory
+from benchmarks.refusals import refusals
+from benchmarks.speed import speed
+from benchmarks.table import Table
+
+
+def everything(options: Options) -> list[Table]:
+    """Every table, with less time for each row than the commands of their own take."""
+    quick = replace(options, pace=replace(options.pace, seconds=min(options.pace.seconds, 4.0), rounds=2))
+    # The last model is the quick one: it alone is timed with each statistic and each number of noisy samples.
+    thorough = replace(quick, models=options.models[-1:])
+    once = replace(quick, models=options.models[:-1], n_iter=options.n_iter[:1], kinds=options.kinds[:1])
+    tables = []
+    for make in (speed, layers):
+        for part in (once, thorough):
+            tables += make(part)
+    return [*tables, *refusals(quick), *memory(quick), *error(quick), *imports(quick)]
+
+
+if __name__ == "__main__":
+    main(everything, __doc__)

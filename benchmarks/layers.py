@@ -1,0 +1,99 @@
+"""At layers: pnpx against running the whole model for every noisy sample, and against the least that anyone could do.
+
+``python -m benchmarks.layers``
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+import pnpx
+from benchmarks.command import Options, main
+from benchmarks.floor import bare_loop, chunks, frozen
+from benchmarks.subjects import Cut, Subject, subjects
+from benchmarks.table import Table
+from benchmarks.timing import Ratio, in_turns
+
+
+def layers(options: Options) -> list[Table]:
+    """The table, for each model, layer and number of samples."""
+    table = Table(
+        "Time at layers",
+        ["model", "layer", "n_iter", "floor, s", "pnpx / floor", "full passes / floor", "full passes / pnpx", "turns"],
+        [
+            "SmoothGrad. The floor, written by hand for each model, runs what comes before the layer once, then n "
+            "times forward and backward what comes after it, with the same rows in a pass (32), noise made beforehand "
+            "and results thrown away. Full passes: the whole model runs for every noisy sample and a hook puts the "
+            "noise at the layer, noise likewise made beforehand. Ratios are medians over turns, with quartiles. "
+            "Wanted: pnpx not over 1.1 of the floor.",
+        ],
+    )
+    for subject in subjects(options.models, options.size):
+        for cut in subject.cuts:
+            _check(subject, cut)
+            with torch.no_grad():
+                value = cut.prefix()
+            for n_iter in options.n_iter:
+                made = chunks(value, n_iter, subject.copies)
+                explainer = pnpx.SmoothGrad(subject.model, layer=cut.layer, n_iter=n_iter, batch_size=subject.rows)
+                timed = in_turns(
+                    {
+                        "floor": partial(floor, subject, cut, made),
+                        "pnpx": partial(explainer.attribute, subject.layer_batch, subject.targets),
+                        "full passes": partial(full_passes, subject, cut, made),
+                    },
+                    options.pace,
+                )
+                base = timed["floor"]
+                table.add(
+                    subject.name,
+                    cut.layer,
+                    n_iter,
+                    f"{sorted(base)[len(base) // 2]:.3f}",
+                    Ratio.of(timed["pnpx"], base),
+                    Ratio.of(timed["full passes"], base),
+                    Ratio.of(timed["full passes"], timed["pnpx"]),
+                    len(base),
+                )
+    return [table]
+
+
+def floor(subject: Subject, cut: Cut, made: Sequence[Tensor]) -> None:
+    """What comes before the layer once, and what comes after it for every noisy sample."""
+    with frozen(subject.model):
+        with torch.no_grad():
+            cut.prefix()
+        bare_loop(cut.suffix, made, subject.targets)
+
+
+def full_passes(subject: Subject, cut: Cut, made: Sequence[Tensor]) -> None:
+    """The whole model for every noisy sample; a hook replaces the layer's output."""
+    supply = iter(made)
+
+    def edit(module: nn.Module, args: object, output: object) -> object:
+        edited.append(next(supply).detach().requires_grad_())
+        return edited[-1] if isinstance(output, Tensor) else (edited[-1], *output[1:])  # type: ignore[index]
+
+    with frozen(subject.model):
+        handle = subject.model.get_submodule(cut.layer).register_forward_hook(edit)
+        try:
+            for chunk in made:
+                edited: list[Tensor] = []
+                copies = len(chunk) // len(subject.targets)
+                output = subject.run(copies)
+                scores = output[torch.arange(len(output)), subject.targets.repeat(copies)]
+                torch.autograd.grad(scores.sum(), edited)
+        finally:
+            handle.remove()
+
+
+def _check(subject: Subject, cut: Cut) -> None:
+    """Require that the model cut by hand computes what the model does."""
+    with torch.no_grad():
+        torch.testing.assert_close(cut.suffix(cut.prefix()), subject.run(1), rtol=1e-4, atol=1e-4)
+
+
+if __name__ == "__main__":
+    main(layers, __doc__)

@@ -1,0 +1,178 @@
+"""What the package shows: complete, documented, typed, and cheap to import."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import pnpx
+import pnpx.testing
+
+HEAVY = {
+    "captum",
+    "jinja2",
+    "matplotlib",
+    "omegaconf",
+    "pandas",
+    "pydantic",
+    "scipy",
+    "sklearn",
+    "torchvision",
+    "transformers",
+    "typer",
+    "yaml",
+    "zennit",
+}
+
+MODULES = sorted(name for _, name, _ in pkgutil.walk_packages(pnpx.__path__, "pnpx.") if not name.endswith("__main__"))
+
+
+def shipped():
+    """The explainers of the package; tests and doctests define others."""
+    return [
+        kind
+        for name, kind in pnpx.explainers().items()
+        if kind.__module__.startswith("pnpx.") and getattr(sys.modules[kind.__module__], name, None) is kind
+    ]
+
+
+def imported_with(statement):
+    """The top-level packages that ``statement`` imports in a fresh interpreter, torch's own not counted."""
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        f"{statement}\n"
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize("statement", ["import pnpx", "import pnpx.testing"])
+def test_importing_brings_nothing_heavy_along(statement):
+    imported = imported_with(statement)
+    assert "pnpx" in imported
+    assert not imported & HEAVY
+
+
+def test_explaining_brings_nothing_heavy_along():
+    imported = imported_with("import torch, pnpx; pnpx.SmoothGrad(torch.nn.Linear(2, 1)).explain(torch.ones(1, 2))")
+    assert not imported & HEAVY
+
+
+def public(module):
+    """The names of a module's own classes and functions that start with no underscore."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__.startswith("pnpx")
+    }
+
+
+@pytest.mark.parametrize("module", [pnpx, pnpx.testing], ids=["pnpx", "pnpx.testing"])
+def test_all_is_complete(module):
+    assert public(module) <= set(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_every_explainer_of_the_package_is_public():
+    for kind in shipped():
+        assert kind.__name__ in pnpx.__all__
+        assert getattr(pnpx, kind.__name__) is kind
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'pnpx' has no attribute 'LRP'"):
+        _ = pnpx.LRP
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is_and_its_public_names_too(name):
+    module = importlib.import_module(name)
+    assert module.__doc__ and module.__doc__.strip(), f"{name} has no docstring"
+    for export in getattr(module, "__all__", ()):
+        assert hasattr(module, export)
+    for own in public(module):
+        value = getattr(module, own)
+        if value.__module__ == name:
+            assert value.__doc__, f"{name}.{own} has no docstring"
+            assert not value.__doc__.startswith(f"{own}("), f"{name}.{own} has only the docstring of a dataclass"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "pnpx.zoo.train"])
+def test_every_public_function_is_typed(name):
+    module = importlib.import_module(name)
+    for own in public(module):
+        value = getattr(module, own)
+        if value.__module__ != name:
+            continue
+        functions = [value] if inspect.isfunction(value) else []
+        if inspect.isclass(value):
+            functions = [
+                f
+                for f in vars(value).values()
+                if inspect.isfunction(f) and f.__name__.isidentifier() and f.__name__[0] != "_"
+            ]
+        for function in functions:
+            signature = inspect.signature(function)
+            untyped = [
+                p.name
+                for p in signature.parameters.values()
+                if p.annotation is p.empty and p.name not in ("self", "cls")
+            ]
+            assert not untyped, f"{name}.{function.__qualname__}: {untyped}"
+            assert signature.return_annotation is not signature.empty, f"{name}.{function.__qualname__}"
+
+
+def test_every_parameter_of_an_explainer_is_documented():
+    for kind in shipped():
+        told = "\n".join(inspect.cleandoc(base.__doc__ or "") for base in kind.__mro__)
+        for field in fields(kind):
+            if field.init:
+                assert re.search(rf"^ *{field.name}( \(.*\))?:", told, re.MULTILINE), f"{kind.__name__}: {field.name}"
+
+
+def test_every_explainer_names_its_source():
+    for kind in shipped():
+        assert "arXiv:" in (kind.__doc__ or ""), f"{kind.__name__} must name authors, year and arXiv number"
+
+
+def test_the_package_is_marked_as_typed():
+    assert Path(pnpx.__file__).with_name("py.typed").exists()
+
+
+def test_layers_of_the_package_import_one_way():
+    """What computes knows nothing of what draws, stores, and runs."""
+    upper = ("cli", "pipeline", "report", "plots", "zoo", "config", "store", "plan", "subjects", "testing")
+    core = [
+        name
+        for name in MODULES
+        if name.split(".")[1]
+        in (
+            "attributors",
+            "explainers",
+            "extractors",
+            "scores",
+            "statistics",
+            "sampling",
+            "structure",
+            "baselines",
+            "parameters",
+            "suggest",
+            "postprocess",
+            "detection",
+        )
+    ]
+    for name in core:
+        source = inspect.getsource(importlib.import_module(name))
+        wrong = [part for part in upper if re.search(rf"^\s*(from|import) pnpx\.{part}\b", source, re.MULTILINE)]
+        assert not wrong, f"{name} imports {wrong}"
