@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -76,13 +76,14 @@ nearest: 'word'
 
     def __repr__(self) -> str:
         more = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
-        return f"TextExplainer({self.method.__name__}, {type(self.model).__name__}, granularity={self.granularity!r}{more})"
+        what = f"{self.method.__name__}, {type(self.model).__name__}, granularity={self.granularity!r}"
+        return f"TextExplainer({what}{more})"
 
     def __call__(self, texts: Texts, targets: Any = None, **generation: Any) -> Any:
         """Explain texts.
 
         Args:
-            texts: a text, a pair (a tuple), a list of words in a list, a list of these, or a mapping with ``input_ids``.
+            texts: a text, a pair (a tuple), a list of words in a list, a list of these, or a mapping of ids.
             targets: for classification None (the class predicted), an index, a label, or for each text one or several;
                 for tokens and masks None, or (position, class) pairs for each text; for generation a text, token ids,
                 a `Contrast`, one for each prompt, or None: what the model generates.
@@ -291,13 +292,17 @@ nearest: 'word'
         if task.kind == "span":
             ends = ("start_logits", "end_logits")
             best = [int(output[part][0].argmax()) for part in ends] if target is None else [int(one) for one in target]
-            names = tuple(f"{what}: {reading.encoded.tokens[at]}" for what, at in zip(("start", "end"), best, strict=True))
+            names = tuple(
+                f"{what}: {reading.encoded.tokens[at]}" for what, at in zip(("start", "end"), best, strict=True)
+            )
             return Outputs(torch.zeros(2, dtype=torch.long), torch.tensor(best), names, parts=ends)
         logits = output if isinstance(output, Tensor) else output.logits if hasattr(output, "logits") else output[0]
         if task.kind == "masked":
             places = (reading.ids == self.tokenizer.mask_token_id).nonzero()[:, 0].tolist()
             if target is None and not places:
-                raise ValueError(f"there is no {self.tokenizer.mask_token} in the text; say what is explained: targets=")
+                raise ValueError(
+                    f"there is no {self.tokenizer.mask_token} in the text; say what is explained: targets="
+                )
         else:
             flags = reading.encoded.special_tokens_mask or [0] * len(reading)
             places = [index for index, special in enumerate(flags) if not special]

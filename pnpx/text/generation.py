@@ -23,18 +23,21 @@ class Contrast:
     rather_than: Any
 
 
-def generated(model: nn.Module, tokenizer: Any, reading: Reading, encoder_decoder: bool, arguments: dict[str, Any]) -> Reading:
+def generated(
+    model: nn.Module, tokenizer: Any, reading: Reading, encoder_decoder: bool, arguments: dict[str, Any]
+) -> Reading:
     """What the model generates for a prompt, with the ``arguments`` of its ``generate``.
 
     Raises:
         TypeError: the model cannot generate.
         ValueError: it generates nothing.
     """
-    if not callable(getattr(model, "generate", None)):
-        raise TypeError("targets=None needs a model that can generate, but this one has no `generate`; give the targets")
+    generate: Any = getattr(model, "generate", None)
+    if not callable(generate):
+        raise TypeError("targets=None needs a model that can generate, but this one has no `generate`; give targets")
     ids = reading.ids[None].to(next(model.parameters()).device)
     with left_as_found(model), torch.no_grad():
-        sequences: Tensor = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
+        sequences: Tensor = generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
     new = sequences[0, 1:] if encoder_decoder else sequences[0, ids.shape[1] :]
     if not new.numel():
         raise ValueError("the model generated no token; give targets, or other arguments of its generate")

@@ -1,4 +1,4 @@
-"""What users give as text, as the tokens that a model reads: ids exactly as they are, and where they lie in the text."""
+"""What users give as text, as the tokens that a model reads: ids exactly as they are, and where they lie in it."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
         return _read_ids(tokenizer, inputs, limit)
     if not isinstance(inputs, (str, Sequence)):
         raise TypeError(
-            "texts are a str, a pair (str, str), a list of them, a list of lists of words, or a mapping with input_ids, "
+            "texts are a str, a pair (str, str), a list of them, a list of lists of words, or a mapping of ids, "
             f"but got a {type(inputs).__name__}"
         )
     several = [inputs] if is_single(inputs) else inputs
@@ -82,7 +82,9 @@ def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None) -> Read
     elif isinstance(one, list) and all(isinstance(part, str) for part in one):
         texts = (one,)
     else:
-        raise TypeError(f"input {number} must be a str, a pair of them (a tuple), or a list of words, but is {one!r:.60}")
+        raise TypeError(
+            f"input {number} must be a str, a pair of them (a tuple), or a list of words, but is {one!r:.60}"
+        )
     if not any("".join(text).strip() for text in texts):
         raise ValueError(f"input {number} is empty, so there is nothing to explain; leave it out")
     in_words = isinstance(one, list)

@@ -128,7 +128,7 @@ def embeddings(model: nn.Module, two: bool) -> tuple[str, ...]:
     Raises:
         LookupError: the model does not tell.
     """
-    owner = next((module for module in model.modules() if hasattr(module, "get_input_embeddings")), None)
+    owner: Any = next((module for module in model.modules() if hasattr(module, "get_input_embeddings")), None)
     if owner is None:
         raise LookupError("the model does not tell its embeddings (get_input_embeddings); say where to explain: layer=")
     if not two:
@@ -143,5 +143,5 @@ def embeddings(model: nn.Module, two: bool) -> tuple[str, ...]:
 def _path(model: nn.Module, module: nn.Module) -> str:
     for path, candidate in model.named_modules():
         if candidate is module:
-            return path
+            return str(path)
     raise LookupError("the model's input embeddings are not among its modules; say where to explain: layer=")
