@@ -8,8 +8,13 @@ from pnpx.explainers.base import Explainer, explainers
 from pnpx.explainers.expected import ExpectedGradients
 from pnpx.explainers.gradient import Gradient, GradientXInput
 from pnpx.explainers.integrated import IntegratedGradients
+from pnpx.explainers.lime import Lime
 from pnpx.explainers.noise import SmoothGrad, SquareGrad, VarGrad
+from pnpx.explainers.occlusion import FeatureAblation, Occlusion
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.explainers.points import GradientExplainer, Point
+from pnpx.explainers.shapley import KernelShap, Shapley
+from pnpx.explainers.sobol import Sobol
 
 if TYPE_CHECKING:
     from pnpx.explanation import Explanation
@@ -20,12 +25,19 @@ __all__ = [
     "ExpectedGradients",
     "Explainer",
     "Explanation",
+    "FeatureAblation",
     "Gradient",
     "GradientExplainer",
     "GradientXInput",
     "IntegratedGradients",
+    "KernelShap",
+    "Lime",
+    "Occlusion",
+    "PerturbationExplainer",
     "Point",
+    "Shapley",
     "SmoothGrad",
+    "Sobol",
     "SquareGrad",
     "VarGrad",
     "explainers",

@@ -1,6 +1,7 @@
 """What "absent" means: inputs that stand for nothing to be seen, as the start of a path or in place of a feature."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +54,29 @@ def blur(value: Tensor) -> Tensor:
         kernel.scatter_add_(1, places, weights.expand(len(places), -1))
         value = (value.transpose(axis, -1) @ kernel.T).transpose(axis, -1)
     return value
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token in place of every other, such as [MASK], padding, or the unknown one; tokens of ``keep`` stay.
+
+    >>> Token(103, keep=(101, 102))(torch.tensor([[101, 2023, 2003, 102]]))
+    tensor([[101, 103, 103, 102]])
+
+    Args:
+        id: the token.
+        keep: tokens that stay, such as those that the tokenizer puts around a text.
+    """
+
+    id: int
+    keep: Sequence[int] = ()
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Token ids with the tokens replaced."""
+        if value.is_floating_point():
+            raise TypeError(f"Token replaces token ids, which are ints, but got {value.dtype}")
+        stays = torch.isin(value, torch.as_tensor(tuple(self.keep), dtype=value.dtype, device=value.device))
+        return torch.where(stays, value, self.id)
 
 
 BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"zeros": zeros, "mean": mean, "blur": blur}
@@ -108,6 +132,11 @@ def _absent(value: Any, baseline: Baseline) -> Any:
 
 
 def _expanded(baseline: Tensor, value: Tensor) -> Tensor:
+    if not value.is_floating_point() and bool((baseline.to(value) != baseline.to(value.device)).any()):
+        raise ValueError(
+            f"a baseline of {value.dtype} must be whole numbers, such as a token's id, but is "
+            f"{baseline.item() if baseline.numel() == 1 else baseline.dtype}"
+        )
     try:
         return baseline.to(value).expand_as(value)
     except RuntimeError:

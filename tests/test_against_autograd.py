@@ -224,3 +224,19 @@ def test_the_reference_is_that_of_finite_differences():
     step[:, 3] = 1e-6
     slope = (reference.scores([tensor + step]) - reference.scores([tensor - step])) / 2e-6
     torch.testing.assert_close(gradient[:, 3], slope, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("rule", ["riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid"])
+def test_the_rules_of_integration(rule):
+    reference = reference_at("mlp", None)
+    positions = {
+        "riemann_left": np.arange(N) / N,
+        "riemann_middle": (np.arange(N) + 0.5) / N,
+        "riemann_right": (np.arange(N) + 1) / N,
+        "riemann_trapezoid": np.arange(N) / (N - 1),
+    }[rule]
+    weights = np.full(N, 1 / N)
+    if rule == "riemann_trapezoid":
+        weights = np.array([0.5, 1, 1, 1, 1, 0.5]) / (N - 1)
+    expected = integrated(reference, None, positions, weights)
+    agrees(at(pnpx.IntegratedGradients, reference, None, n_steps=N, rule=rule), reference, expected)

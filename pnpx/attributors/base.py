@@ -2,10 +2,10 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from pnpx.scores import Aim
 from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
 
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
+
+_T = TypeVar("_T")
 
 Point = Sequence[Tensor]
 """A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
@@ -56,14 +58,18 @@ class Value:
         return sample[order] * self.valid.reshape(*self.valid.shape, *[1] * (sample.ndim - 1))
 
 
-def explainable(value: Structure, what: str, remedy: str) -> list[int]:
-    """Which of the tensors in ``value`` are floats.
+def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -> list[int]:
+    """Which of the tensors in ``value`` are floats; where none is and floats are not needed, all of them.
 
     Raises:
-        TypeError: none is.
+        TypeError: there is none.
     """
     leaves = tensors(value)
     chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
+    if not chosen and not floats:
+        if not leaves:
+            raise TypeError(f"there must be a tensor to explain, but {what} is {type(value).__name__}")
+        return list(range(len(leaves)))
     if not chosen:
         found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or f"a {type(value).__name__} without tensors"
         raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
@@ -74,10 +80,11 @@ class Attributor(ABC):
     """Takes gradients of scores at one place of a model."""
 
     @abstractmethod
-    def at(self, call: Call, *, graph: bool = False) -> "AbstractContextManager[Bound]":
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> "AbstractContextManager[Bound]":
         """Bind to one call of the model.
 
         With ``graph`` the pass that finds the clean values can be differentiated once, by `Bound.clean_gradients`.
+        Without ``floats`` other tensors are explained as well, such as token ids: for scores, which need no gradients.
         """
 
 
@@ -147,11 +154,22 @@ class Bound(ABC):
         All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
         with the first chunk: its last rows must be those of a pass of one copy.
         """
+        found = self._shared(points, lambda check: self._gradients(points, aim, check))
+        if found is not None:
+            return found
+        singles = [self._gradients([point], aim) for point in points]
+        return [
+            [torch.cat(parts) for parts in zip(*of_one_target, strict=True)]
+            for of_one_target in zip(*singles, strict=True)
+        ]
+
+    def _shared(self, points: Sequence[Point], compute: Callable[[bool], _T]) -> _T | None:
+        """What ``compute`` gives in one pass for all ``points``, checked if it is told so; None where it must not."""
         if len(points) == 1 or self._several_work:
-            return self._gradients(points, aim)
+            return compute(False)
         while self._several_work is None:
             try:
-                return self._gradients(points, aim, check=True)
+                found = compute(True)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:
@@ -159,11 +177,10 @@ class Bound(ABC):
                 # that has another cause shows up again there, unhidden.
                 if not self.reconsider():
                     self._several_work = False
-        singles = [self._gradients([point], aim) for point in points]
-        return [
-            [torch.cat(parts) for parts in zip(*of_one_target, strict=True)]
-            for of_one_target in zip(*singles, strict=True)
-        ]
+            else:
+                self._several_work = True
+                return found
+        return None
 
     def _gradients(self, points: Sequence[Point], aim: Aim, check: bool = False) -> list[list[Tensor]]:
         copies = len(points)
@@ -175,8 +192,6 @@ class Bound(ABC):
             if check:
                 self._require_agreement(output, points[-1], copies)
             found = self._differentiate(aim.scores(output, copies), edited)
-        if check:
-            self._several_work = True
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
@@ -202,10 +217,17 @@ class Bound(ABC):
         return [[gradient[None] for gradient in gradients] for gradients in found]
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
-        """The scores at ``points``, without gradients: (targets, points, batch)."""
+        """The scores at ``points``, without gradients: (targets, points, batch); in shared passes as `gradients`."""
+        found = self._shared(points, lambda check: self._scores(points, aim, check))
+        return torch.cat([self._scores([point], aim) for point in points], dim=1) if found is None else found
+
+    def _scores(self, points: Sequence[Point], aim: Aim, check: bool = False) -> Tensor:
         copies = len(points)
         with torch.no_grad():
-            scores = aim.scores(self.run(self._joined(points), copies), copies)
+            output = self.run(self._joined(points), copies)
+            if check:
+                self._require_agreement(output, points[0], copies)
+            scores = aim.scores(output, copies)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
     @property

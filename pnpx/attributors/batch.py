@@ -1,7 +1,6 @@
 """A call of a model for several copies of its batch, or for some of its samples."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,11 +85,5 @@ def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
 
 def rows_of_call(call: Call, rows: slice) -> Call:
     """The call for some of the samples."""
-    size = call.batch_size
-    return replace(
-        call,
-        forward=rows_of(call.forward, rows, size),
-        additional_args=rows_of(call.additional_args, rows, size),
-        additional_kwargs=rows_of(dict(call.additional_kwargs), rows, size),
-        steps=None if call.steps is None else call.steps[rows],
-    )
+    found: Call = rows_of(call, rows, call.batch_size)  # whatever else a kind of call holds by sample is cut as well
+    return found

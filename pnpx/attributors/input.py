@@ -25,16 +25,22 @@ class InputAttributor(Attributor):
     output_layer: ModulePlace | None = None
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False) -> Iterator[Bound]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator[Bound]:
         with wrapped([self.output_layer.module] if self.output_layer else []) as modules:
-            yield InputBound(self.model, call, self.output_layer, modules, graph)
+            yield InputBound(self.model, call, self.output_layer, modules, graph, floats)
 
 
 class InputBound(Bound):
     """The inputs in one call of a model."""
 
     def __init__(
-        self, model: nn.Module, call: Call, output_layer: ModulePlace | None, modules: frozenset[int], graph: bool
+        self,
+        model: nn.Module,
+        call: Call,
+        output_layer: ModulePlace | None,
+        modules: frozenset[int],
+        graph: bool,
+        floats: bool = True,
     ) -> None:
         super().__init__(model, call)
         self._output_layer, self._modules, self._graph = output_layer, modules, graph
@@ -44,8 +50,11 @@ class InputBound(Bound):
             call.forward,
             names,
             "explain what is computed from it instead, such as its embedding: layer='path.to.embedding'",
+            floats,
         )
         leaves = tensors(call.forward)
+        if not floats:  # what was extracted to be explained is explained, beside floats as well
+            chosen = list(range(len(leaves)))
         anchors = [leaves[index].detach().clone().requires_grad_() for index in chosen] if graph else []
         self._found(call.forward, chosen, anchors, [0] * len(leaves))
 

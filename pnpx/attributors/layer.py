@@ -43,9 +43,9 @@ class LayerAttributor(Attributor):
     replay: bool = True
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False) -> Iterator["LayerBound"]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
         with _uncompiled(), wrapped(self.model.modules()) as modules:
-            yield LayerBound(self, call, modules, graph)
+            yield LayerBound(self, call, modules, graph, floats)
 
 
 class LayerBound(Bound):
@@ -54,9 +54,11 @@ class LayerBound(Bound):
     ``dependent`` tells whether one place is computed from another: then they cannot be moved independently.
     """
 
-    def __init__(self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool) -> None:
+    def __init__(
+        self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool, floats: bool = True
+    ) -> None:
         super().__init__(attributor.model, call)
-        self._attributor, self._modules = attributor, modules
+        self._attributor, self._modules, self._floats = attributor, modules, floats
         self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
         # Whether one place depends on another is seen by autograd.
         self._graph = graph or len(attributor.places) > 1
@@ -67,8 +69,11 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._probed = False
         self._axes, self._prefix_axes = self._find_axes(place)
-        leaves = tensors(place)
-        chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
+        chosen: list[int] = []
+        before = 0
+        for where, value in zip(attributor.places, place, strict=True):
+            chosen += [before + index for index in explainable(value, str(where), _REMEDY, floats)]
+            before += len(tensors(value))
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
         self._replay: bool | None = None if self._recording.prefix else False
@@ -149,13 +154,18 @@ class LayerBound(Bound):
 
     def _anchor(self, clean: dict[Place, Structure], place: Place, value: Structure) -> Structure:
         """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
-        chosen = explainable(value, str(place), _REMEDY)
+        chosen = explainable(value, str(place), _REMEDY, self._floats)
         leaves = tensors(value)
         clean[place] = rebuild(value, [leaf.detach().clone() for leaf in leaves])
         self._anchors_at[place] = []
         if not self._graph:
             return value
         for index in chosen:
+            if not leaves[index].is_floating_point():
+                # Autograd does not see what is computed from integers, so that this place is explained by itself.
+                self.dependent = True
+                self._anchors_at[place].append(leaves[index])
+                continue
             if leaves[index].requires_grad:
                 self.dependent = True
                 anchor = leaves[index].clone()

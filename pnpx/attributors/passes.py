@@ -71,11 +71,12 @@ class Arguments:
         names = dict(zip(keys, [*_positional_names(run, len(args)), *kwargs], strict=True))
         values = [*args, *kwargs.values()]
         # A mask is no feature: noise on it, or a gradient of it, has no meaning.
-        self._keys = [
-            key for key, value in zip(keys, values, strict=True) if "mask" not in names[key] and _has_floats(value)
-        ]
+        features = [(key, value) for key, value in zip(keys, values, strict=True) if "mask" not in names[key]]
+        self._keys = [key for key, value in features if _has_floats(value)]
+        # Without floats it is integers, such as token ids, that can be explained by those who need no gradients.
+        self._keys = self._keys or [key for key, value in features if tensors(value)]
         if not self._keys:  # then there is nothing to explain, and the error will say what was found instead
-            self._keys = [key for key in keys if "mask" not in names[key]]
+            self._keys = [key for key, _ in features]
         chosen = [value for key, value in zip(keys, values, strict=True) if key in self._keys]
         self.value: Structure
         if len(chosen) == 1:

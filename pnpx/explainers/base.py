@@ -91,6 +91,8 @@ class Explainer(ABC, metaclass=_Named):
 
     needs_graph: ClassVar[bool] = False
     """Whether the pass that finds the clean values is to be differentiated: for gradients at those alone."""
+    needs_floats: ClassVar[bool] = True
+    """Whether only floats are explained, as gradients need them; else integers as well, such as token ids."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -245,7 +247,7 @@ class Explainer(ABC, metaclass=_Named):
             targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
             reference = None if reference is None else rows_of_call(reference, rows)
         count = call.batch_size
-        with attributor.at(call, graph=self.needs_graph) as bound:
+        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:

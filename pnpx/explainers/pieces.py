@@ -103,7 +103,7 @@ def join(pieces: Sequence[Piece], whole: Sequence[tuple[tuple[int, ...], int | N
         first.mirrored,
         first.n_targets,
         None if first.targets is None else torch.cat([_required(piece.targets) for piece in pieces]),
-        {name: torch.cat([piece.diagnostics[name] for piece in pieces]) for name in first.diagnostics},
+        {name: _padded([piece.diagnostics[name] for piece in pieces]) for name in first.diagnostics},
         _joined_outputs([piece.output for piece in pieces]),
     )
 
@@ -132,6 +132,15 @@ def _concatenated(tensors: Sequence[Tensor], axis: int) -> Tensor:
         widths = [width for extra in reversed(missing) for width in (0, extra)]
         padded.append(torch.nn.functional.pad(tensor, widths) if any(widths) else tensor)
     return torch.cat(padded, dim=axis)
+
+
+def _padded(quantities: Sequence[Tensor]) -> Tensor:
+    """``quantities`` of samples, (batch, ...), as one; where some have more entries a sample, with NaN behind."""
+    widest = max(quantity.shape[-1] for quantity in quantities)
+    if quantities[0].ndim == 1 or all(quantity.shape[-1] == widest for quantity in quantities):
+        return torch.cat(list(quantities))
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(quantity, (0, widest - quantity.shape[-1]), value=torch.nan) for quantity in quantities])
 
 
 def _joined_outputs(outputs: Sequence[Tensor | None]) -> Tensor | None:

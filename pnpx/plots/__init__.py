@@ -52,7 +52,7 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
     panels = [panel(one, part, kind, targets if several else [""] * len(part.maps), pooling=pooling, overlay=overlay,
                     top=top, percentile=percentile) for part in found]
     subtitle = ["" if several else targets[0], prediction_text(one)]
-    return _compose(one.title(), " · ".join(filter(None, subtitle)), [part.name for part in found], panels)
+    return compose(one.title(), " · ".join(filter(None, subtitle)), [part.name for part in found], panels)
 
 
 def plot_input(explanation: Explanation, sample: int = 0, *, kind: str | None = None, top: int = 12) -> "Figure":
@@ -61,10 +61,10 @@ def plot_input(explanation: Explanation, sample: int = 0, *, kind: str | None = 
 
     one = explanation[sample]
     panels = input_panels(one, kind_of(one, kind), top)
-    return _compose("", "", [""] * len(panels), panels)
+    return compose("", "", [""] * len(panels), panels)
 
 
-def _compose(title: str, subtitle: str, names: Sequence[str], panels: Sequence["Panel"]) -> "Figure":
+def compose(title: str, subtitle: str, names: Sequence[str], panels: Sequence["Panel"]) -> "Figure":
     """The panels below each other, under a title."""
     from pnpx.plots.style import INK, LARGE, MEDIUM, MUTED, SMALL, figure, word
 

@@ -187,12 +187,14 @@ def reducers_pool_the_channels(kind: type[Explainer], case: Case, layer: Layer) 
         "max": lambda tensor, axis: tensor.amax(axis),
         "min": lambda tensor, axis: tensor.amin(axis),
     }
-    whole = explainer(kind, case, layer).attribute(case.batch, case.targets)
-    for name, pool in pools.items():
-        for given, axis in ((None, 1), (2, 2), (-1, 3)):
+    for given, axis in ((None, 1), (2, 2), (-1, 3)):
+        # Where the channels are may matter for what is explained together as well.
+        whole = explainer(kind, case, layer, channel_axis=given).attribute(case.batch, case.targets)
+        for name, pool in pools.items():
             found = explainer(kind, case, layer, reducer=name, channel_axis=given)
             require_equal(found.attribute(case.batch, case.targets), pool(whole, axis), f"reducer={name!r}")
     several = torch.stack([case.targets, case.targets], dim=1)
+    whole = explainer(kind, case, layer).attribute(case.batch, case.targets)
     found = explainer(kind, case, layer, reducer="sum").attribute(case.batch, several)
     expected = torch.stack([whole.sum(1)] * 2, dim=1)
     require_equal(found, expected, "a reducer with several targets")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pnpx.suggest import nearest
 
-Kind = Literal["image", "series", "tabular"]
+Kind = Literal["image", "series", "tabular", "text"]
 Split = Literal["train", "test"]
 
 SPLIT_SEED = 0

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pnpx.zoo.architectures import BreastCancerMLP, DigitsAttention, DigitsCNN, 
 from pnpx.zoo.datasets import WEIGHTS, Kind, kind_of
 
 METADATA_KEY = "pnpx.zoo"  # safetensors' metadata are strings: one of them, JSON, holds all that we record
+TEXT_RECORD = "training.json"  # the same for a text model, beside the files that transformers reads
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,53 @@ class ZooEntry:
     def accuracy(self) -> float:
         """The share of held-out samples classified correctly, in [0, 1], as measured after training."""
         return float(self.record["accuracy"])
+
+    def load(self) -> nn.Module:
+        """The model, trained, on the CPU and in eval mode."""
+        with torch.device("meta"):  # the initial weights are not wanted, nor is their draw from the global generator
+            model = self.build()
+        model.load_state_dict(load_file(self.weights), assign=True)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class TextEntry(ZooEntry):
+    """One text classifier of the zoo, a folder that transformers' ``from_pretrained`` loads, as ``pnpx[text]`` brings.
+
+    ``data`` names sentences of the zoo to show it on; ``record["data"]`` says what it was trained on.
+    """
+
+    @property
+    def kind(self) -> Kind:
+        """What the inputs are: "text"."""
+        return "text"
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the configuration, the weights and the tokenizer, for ``from_pretrained``."""
+        return WEIGHTS / self.name
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file with the trained weights, in float16; they are loaded as float32."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What training wrote beside the weights: recipe, seed, accuracy, data, split, versions."""
+        record: dict[str, Any] = json.loads((self.folder / TEXT_RECORD).read_text(encoding="utf-8"))
+        return record
+
+    def load(self) -> nn.Module:
+        """The model, a transformers ``PreTrainedModel``, on the CPU, in float32 and in eval mode."""
+        found = import_transformers().AutoModelForSequenceClassification
+        with torch.random.fork_rng(devices=[]):  # some versions of transformers draw weights before they read them
+            model: nn.Module = found.from_pretrained(self.folder, local_files_only=True)
+        return model.float().eval()
+
+    def tokenizer(self) -> Any:
+        """The model's fast tokenizer, a transformers ``PreTrainedTokenizerFast``."""
+        return import_transformers().AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
 
 
 _ENTRIES = {
@@ -97,22 +146,79 @@ _ENTRIES = {
 }
 
 
+def _build_sentiment() -> nn.Module:
+    """A fresh network of the shipped configuration."""
+    transformers = import_transformers()
+    config = transformers.AutoConfig.from_pretrained(_TEXTS["sentiment"].folder, local_files_only=True)
+    model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(config)
+    return model
+
+
+_TEXTS = {
+    entry.name: entry
+    for entry in (
+        TextEntry(
+            name="sentiment",
+            architecture="a BERT of two layers of four heads, 64 wide, with its own WordPiece vocabulary",
+            data="sentences",
+            build=_build_sentiment,
+            layers=("bert.embeddings.word_embeddings", "bert.embeddings", "bert.encoder.layer.0"),
+        ),
+    )
+}
+
+
 def names() -> tuple[str, ...]:
-    """The names of the models."""
+    """The names of the models that take tensors of numbers; :func:`text_names` has those that read texts."""
     return tuple(_ENTRIES)
 
 
+def text_names() -> tuple[str, ...]:
+    """The names of the models that read texts, which take transformers: ``pip install 'pnpx[text]'``."""
+    return tuple(_TEXTS)
+
+
 def entry(name: str) -> ZooEntry:
-    """The model called ``name``, described; LookupError if there is none."""
-    if name not in _ENTRIES:
-        raise LookupError(f"no model {name!r} in the zoo; {nearest(name, _ENTRIES)}")
-    return _ENTRIES[name]
+    """The model called ``name``, described, a :class:`TextEntry` if it reads texts; LookupError if there is none."""
+    if name not in _ENTRIES and name not in _TEXTS:
+        raise LookupError(f"no model {name!r} in the zoo; {nearest(name, [*_ENTRIES, *_TEXTS])}")
+    return _TEXTS[name] if name in _TEXTS else _ENTRIES[name]
 
 
 def load(name: str) -> nn.Module:
-    """The model called ``name``, trained, on the CPU and in eval mode; LookupError if there is none."""
-    found = entry(name)
-    with torch.device("meta"):  # the initial weights are not wanted, nor is their draw from the global generator
-        model = found.build()
-    model.load_state_dict(load_file(found.weights), assign=True)
-    return model.eval()
+    """The model called ``name``, trained, on the CPU and in eval mode; LookupError if there is none.
+
+    A model that reads texts takes transformers; without it, ImportError.
+    """
+    return entry(name).load()
+
+
+def tokenizer(name: str) -> Any:
+    """The fast tokenizer of the text model called ``name``, from transformers.
+
+    Raises LookupError if no text model is called so, and ImportError without transformers.
+    """
+    return _text_entry(name).tokenizer()
+
+
+def text_folder(name: str) -> Path:
+    """The folder of the text model called ``name``, for ``from_pretrained``; LookupError if there is none."""
+    return _text_entry(name).folder
+
+
+def import_transformers() -> Any:
+    """The package transformers, which takes seconds to import; ImportError that says what to install without it."""
+    try:
+        return import_module("transformers")
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise ImportError(
+            "the zoo's text models need transformers, which is not installed; install it: pip install 'pnpx[text]'"
+        ) from error
+
+
+def _text_entry(name: str) -> TextEntry:
+    if name not in _TEXTS:
+        raise LookupError(f"no text model {name!r} in the zoo; {nearest(name, _TEXTS)}")
+    return _TEXTS[name]
