@@ -208,6 +208,7 @@ class Signature:
         self.positional_open_ended = False
         self.names: list[str] = []
         self.positional: list[str] = []
+        self.required: set[str] = set()
         try:
             parameters = list(inspect.signature(model.forward).parameters.values())
         except (TypeError, ValueError):  # compiled code has no signature to read; then anything may be passed
@@ -219,10 +220,16 @@ class Signature:
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self.positional_open_ended = True
             else:
+                if parameter.default is parameter.empty:
+                    self.required.add(parameter.name)
                 if parameter.kind is not parameter.POSITIONAL_ONLY:
                     self.names.append(parameter.name)
                 if parameter.kind is not parameter.KEYWORD_ONLY:
                     self.positional.append(parameter.name)
+
+    def is_label(self, name: Any) -> bool:
+        """Whether a batch's part ``name`` is a label, see `LABELS`. What the model does not run without is none."""
+        return name in LABELS and name not in self.required
 
     def keyword(self, name: str) -> str | None:
         """Under which keyword a batch's part ``name`` is passed; None to pass it by position."""
@@ -240,8 +247,8 @@ def extract(
     """The call of ``model`` for ``batch``.
 
     Without extractors a tensor is one argument, a tuple or list several, a mapping or dataclass goes by keyword:
-    those of its parts that the model's ``forward`` names, without labels (see `LABELS`). Of these, masks and positions
-    only go along.
+    those of its parts that the model's ``forward`` names, without labels (see `Signature.is_label`). Of these,
+    masks and positions only go along.
 
     Args:
         model: what is called; only its signature is read.
@@ -335,13 +342,13 @@ def _whole(
                 f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
             )
         names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
-        kept = [(name, part) for name, part in zip(names, left, strict=True) if name not in LABELS]
+        kept = [(name, part) for name, part in zip(names, left, strict=True) if not signature.is_label(name)]
         if len(kept) == len(left):
             return left, (None,) * len(left), {}
         return tuple(part for _, part in kept), tuple(name for name, _ in kept), {}
     if not is_container(batch):
         return batch, (None,), {}
-    parts = {str(key): part for key, part in items(batch) if key not in taken and key not in LABELS}
+    parts = {str(key): part for key, part in items(batch) if key not in taken and not signature.is_label(key)}
     parts = {
         key: part
         for key, part in parts.items()

@@ -191,6 +191,17 @@ def test_labels_do_not_reach_even_a_model_that_takes_anything(name):
     assert list(call.kwargs) == ["x"]
 
 
+def test_what_the_model_does_not_run_without_is_no_label():
+    class Both(nn.Module):
+        def forward(self, x, y):
+            return x
+
+    for batch in ((X, Y), {"x": X, "y": Y}):
+        call = extract(Both(), batch)
+        assert len(call.values) == 2
+        Both()(*call.args, **call.kwargs)
+
+
 def test_a_packed_sequence_is_one_input():
     sequence = pack_sequence([torch.ones(2, 1), torch.zeros(1, 1)])
     for batch, forward in ((sequence, None), ({"x": sequence}, "x"), ((sequence, Z), 0), (sequence, lambda b: b)):
