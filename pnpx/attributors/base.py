@@ -167,9 +167,10 @@ class Bound(ABC):
         """What ``compute`` gives in one pass for all ``points``, checked if it is told so; None where it must not."""
         if len(points) == 1 or self._several_work:
             return compute(False)
-        while self._several_work is None:
+        check = self._several_work is None and not self.several_agree(points[0])
+        while self._several_work is not False:
             try:
-                found = compute(True)
+                found = compute(check)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:
@@ -177,6 +178,7 @@ class Bound(ABC):
                 # that has another cause shows up again there, unhidden.
                 if not self.reconsider():
                     self._several_work = False
+                check = True
             else:
                 self._several_work = True
                 return found
@@ -229,6 +231,13 @@ class Bound(ABC):
                 self._require_agreement(output, points[-1], copies)
             scores = aim.scores(output, copies)
         return torch.stack(scores).reshape(len(scores), copies, -1)
+
+    def several_agree(self, point: Point) -> bool:
+        """Whether it is known, or can be found at less than the cost of a check, that copies may share a pass.
+
+        ``point`` is one that the place is going to be moved to.
+        """
+        return False
 
     @property
     def several(self) -> bool:

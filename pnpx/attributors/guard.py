@@ -7,7 +7,7 @@ threads may explain one model: the first to come changes it, the last to leave r
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,16 +20,15 @@ _lock = threading.RLock()
 _held: dict[object, tuple[int, Callable[[], None]]] = {}
 
 
-@contextmanager
-def _hold(key: object, change: Callable[[], Callable[[], None]]) -> Iterator[None]:
-    """Do ``change`` unless another holder has done it; the last holder calls what it returned, which undoes it."""
+def _acquire(key: object, change: Callable[[], Callable[[], None]]) -> None:
+    """Do ``change`` unless another holder has done it; the last holder's `_release` calls what it returned."""
+    count, undo = _held.get(key) or (0, change())
+    _held[key] = (count + 1, undo)
+
+
+def _release(keys: list[object]) -> None:
     with _lock:
-        count, undo = _held.get(key) or (0, change())
-        _held[key] = (count + 1, undo)
-    try:
-        yield
-    finally:
-        with _lock:
+        for key in reversed(keys):
             count, undo = _held.pop(key)
             if count > 1:
                 _held[key] = (count - 1, undo)
@@ -41,27 +40,43 @@ def _hold(key: object, change: Callable[[], Callable[[], None]]) -> Iterator[Non
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """Put ``model`` in the state for explaining it, and everything back at the end."""
     modules = list(model.modules())
-    for name, parameter in model.named_parameters():
+    found = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    parameters = {id(parameter): parameter for parameter in found}
+    for parameter in parameters.values():
         if parameter.is_inference():
+            name = next(name for name, one in model.named_parameters() if one is parameter)
             raise RuntimeError(
                 f"the model's {name!r} was made under torch.inference_mode, and no gradient can be taken through it; "
                 "build or load the model outside of it"
             )
-    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
-    with ExitStack() as stack:
-        stack.enter_context(_random_state())
-        for module in modules:
-            stack.enter_context(_hold(("module", id(module)), partial(_quieten, module)))
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.is_leaf:
-                stack.enter_context(_hold(("weight", id(parameter)), partial(_freeze, parameter)))
-            elif ("weight", id(parameter)) in _held:  # another thread has frozen it already
-                stack.enter_context(_hold(("weight", id(parameter)), _nothing_to_do))
-        stack.enter_context(_hold("fast path", _without_fast_path))
-        if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
-            # cuDNN's recurrent nets can be differentiated in train mode only.
-            stack.enter_context(_hold("cudnn", _without_cudnn))
-        yield
+    held: list[object] = []
+
+    def hold(key: object, change: Callable[[], Callable[[], None]]) -> None:
+        _acquire(key, change)
+        held.append(key)
+
+    with _random_state():
+        try:
+            with _lock:
+                for module in modules:
+                    key = ("module", id(module))
+                    # In eval mode and without buffers there is nothing to hold, unless another thread made it so.
+                    if module.training or module._buffers or key in _held:
+                        hold(key, partial(_quieten, module))
+                for number, parameter in parameters.items():
+                    key = ("weight", number)
+                    if parameter.requires_grad and parameter.is_leaf:
+                        hold(key, partial(_freeze, parameter))
+                    elif key in _held:  # another thread has frozen it already
+                        hold(key, _nothing_to_do)
+                hold("fast path", _without_fast_path)
+                recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
+                if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
+                    # cuDNN's recurrent nets can be differentiated in train mode only.
+                    hold("cudnn", _without_cudnn)
+            yield
+        finally:
+            _release(held)
 
 
 def _quieten(module: nn.Module) -> Callable[[], None]:

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -11,16 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
-from pnpx.attributors.batch import arguments, rows_of_call
+from pnpx.attributors.base import Attributor, Bound, Point, ends_with, explainable, same, warn_unsteady
+from pnpx.attributors.batch import argument_axis, arguments, rows_of_call
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Watch, reads
-from pnpx.attributors.passes import Reached, Recording, Replay
+from pnpx.attributors.needed import Key, Watch, reads
+from pnpx.attributors.passes import (
+    Overwritten,
+    Reached,
+    Recording,
+    Replay,
+    absent,
+    can_be_hollow,
+    concerned,
+    dropped,
+    repeat,
+)
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.repeating import axes_of, axes_seen
 from pnpx.extractors import Call, Signature
-from pnpx.structure import Structure, rebuild, tensors
+from pnpx.structure import Structure, is_packed, rebuild, tensors
 
+_ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
 
 
@@ -44,7 +55,8 @@ class LayerAttributor(Attributor):
 
     @contextmanager
     def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
-        with _uncompiled(), wrapped(self.model.modules()) as modules:
+        places = [place for place in self.places if isinstance(place, ModulePlace)]
+        with _uncompiled(), wrapped(concerned(self.model, places, self.output_layer)) as modules:
             yield LayerBound(self, call, modules, graph, floats)
 
 
@@ -77,6 +89,7 @@ class LayerBound(Bound):
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
         self._replay: bool | None = None if self._recording.prefix else False
+        self._unread: frozenset[int] = frozenset()  # which of the arguments' tensors a replay does not read
 
     @property
     def output(self) -> Any:
@@ -92,7 +105,7 @@ class LayerBound(Bound):
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         if self._replay is None:
             self._replay = self._replay_agrees()
-        if self._replay and any(event.unused for event in self._recording.prefix or []):
+        if self._replay and (self._unread or any(event.unused for event in self._recording.prefix or [])):
             before = getattr(reads, "count", 0)
             try:
                 output = self._run(edited, copies, replay=True)
@@ -106,6 +119,12 @@ class LayerBound(Bound):
             # that is not why, the same shows up again without a replay.
             self._replay = False
         return self._run(edited, copies, replay=self._replay)
+
+    def several_agree(self, point: Point) -> bool:
+        # One pass tells both: a replay of the clean values, behind another copy, must end with the first pass's output.
+        if self._replay is None and self._replay_agrees(point):
+            self._replay = self._several_work = True
+        return self._several_work is True
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -179,7 +198,7 @@ class LayerBound(Bound):
     def _look(self, call: Call, keep: bool = True) -> Recording:
         """See what is at the modules' places, and before them, in another call; nothing after them runs."""
         anchors = [lambda value: value] * len(self._module_places)
-        recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True)
+        recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True, copied=True)
         try:
             with torch.no_grad(), intercepting(recording, self._modules):
                 args, kwargs = arguments(call, 1)
@@ -254,7 +273,7 @@ class LayerBound(Bound):
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
         new = dict(zip(self._attributor.places, structures, strict=True))
-        args, kwargs = arguments(self.call, copies)
+        args, kwargs = self._arguments(copies, watch) if replay else arguments(self.call, copies)
         for place in self._attributor.places:
             if isinstance(place, ArgumentPlace):
                 args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
@@ -264,6 +283,22 @@ class LayerBound(Bound):
             output = self.model(*args, **kwargs)
         return passing.tapped if self._attributor.output_layer else output
 
+    def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for a replay, which may read none of them: what it leaves out does."""
+        given = (self.call.args, self.call.kwargs)
+        parts = []
+        for index, (leaf, packed) in enumerate(zip(tensors(given), is_packed(given), strict=True)):
+            axis = 0 if packed else argument_axis(leaf, self.batch_size)
+            if index in self._unread:
+                parts.append(dropped(leaf, copies, axis))
+            elif watch is not None and can_be_hollow(leaf, packed):
+                make = partial(repeat, leaf, copies, axis)
+                parts.append(watch.stand_in((_ARGUMENTS, index), absent(leaf, copies, axis), make))
+            else:
+                parts.append(repeat(leaf, copies, axis))
+        args, kwargs = rebuild(given, parts, copies)
+        return args, kwargs
+
     @cached_property
     def _concerned(self) -> frozenset[int]:
         """The modules that a later pass does something about; the others run as ever."""
@@ -272,14 +307,14 @@ class LayerBound(Bound):
         modules += [event.module for event in self._recording.prefix or []]
         return frozenset(id(module) for module in modules)
 
-    def _replay_agrees(self) -> bool:
-        """Whether a replay at the clean values gives the output of the first pass.
+    def _replay_agrees(self, other: Point | None = None) -> bool:
+        """Whether a replay at the clean values gives the output of the first pass; behind those of ``other``, if given.
 
-        On the way it finds which outputs of what it leaves out are used; the others are dropped.
+        On the way it finds which arguments, and which outputs of what it leaves out, are used; others are dropped.
         """
         for watch in (Watch(), None):
             try:
-                agrees = same(self._run_clean(replay=True, watch=watch), self._output)
+                agrees = self._agrees(self._replayed(other, watch), other)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:
@@ -287,16 +322,37 @@ class LayerBound(Bound):
                 agrees = False
             if agrees:
                 if watch is not None:
-                    for number, event in enumerate(self._recording.prefix or []):
-                        event.keep({index for at, index in watch.used if at == number})
+                    self._drop_all_but(watch.used)
                 return True
-        if not same(self._run_clean(replay=False), self._output):
+        if other is None and not self._agrees(self._run_clean(None, replay=False), None):
             warn_unsteady()
         return False
 
-    def _run_clean(self, replay: bool, watch: Watch | None = None) -> Any:
+    def _replayed(self, other: Point | None, watch: Watch | None) -> Any:
+        try:
+            return self._run_clean(other, replay=True, watch=watch)
+        except Overwritten:
+            # Noted once more, with a copy of everything: this is what most models do not need.
+            self._recording.prefix = self._look(self.call).prefix
+            return self._run_clean(other, replay=True, watch=watch)
+
+    def _agrees(self, output: Any, other: Point | None) -> bool:
+        return same(output, self._output) if other is None else ends_with(output, self._output, 2)
+
+    def _run_clean(self, other: Point | None, replay: bool, watch: Watch | None = None) -> Any:
+        points = [] if other is None else [other]
+        points.append([value.tensor for value in self.values])
         with torch.no_grad():
-            return self._run([value.tensor for value in self.values], 1, replay, watch)
+            return self._run(self._joined(points), len(points), replay, watch)
+
+    def _drop_all_but(self, used: Collection[Key]) -> None:
+        for number, event in enumerate(self._recording.prefix or []):
+            event.keep({index for at, index in used if at == number})
+        given = (self.call.args, self.call.kwargs)
+        leaves = enumerate(zip(tensors(given), is_packed(given), strict=True))
+        self._unread = frozenset(
+            index for index, (leaf, packed) in leaves if can_be_hollow(leaf, packed) and (_ARGUMENTS, index) not in used
+        )
 
     def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
         """Where an argument is among those that the model is called with."""

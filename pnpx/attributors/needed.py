@@ -58,6 +58,10 @@ class Dropped(Tensor):
         raise RuntimeError("the model reads an output that no pass over the batch itself has read")
 
 
+Key = tuple[int, int]
+"""Which tensor: the number of the event, or -1 for the model's arguments, and its number there."""
+
+
 class Watch(TorchFunctionMode):
     """Hands out hollow tensors in place of others, and the others as soon as a function of PyTorch reads them.
 
@@ -66,14 +70,17 @@ class Watch(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.used: set[tuple[int, int]] = set()
-        self._held: dict[int, tuple[tuple[int, int], Tensor, Tensor]] = {}
+        self.used: set[Key] = set()
+        self._held: dict[int, tuple[Key, Tensor, Callable[[], Tensor]]] = {}
+        self._made: dict[int, Tensor] = {}
 
-    def stand_in(self, key: tuple[int, int], tensor: Tensor) -> Tensor:
-        """A hollow tensor for ``tensor``, which may be changed in place; ``key`` is noted once it is read."""
-        stand_in = hollow(tensor, tensor.shape)
-        self._held[id(stand_in)] = key, stand_in, tensor
-        return stand_in
+    def stand_in(self, key: Key, hollow: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """``hollow``, in whose place ``make`` gives a tensor once it is read; then ``key`` is noted.
+
+        The tensor may be changed in place.
+        """
+        self._held[id(hollow)] = key, hollow, make
+        return hollow
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -85,9 +92,11 @@ class Watch(TorchFunctionMode):
 
     def _filled(self, value: Any) -> Any:
         if isinstance(value, Tensor) and id(value) in self._held:
-            key, _, tensor = self._held[id(value)]
+            key, _, make = self._held[id(value)]
+            if id(value) not in self._made:
+                self._made[id(value)] = make()
             self.used.add(key)
-            return tensor
+            return self._made[id(value)]
         if type(value) in (tuple, list):
             return type(value)(self._filled(item) for item in value)
         if type(value) is dict:

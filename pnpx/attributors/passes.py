@@ -9,7 +9,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +39,43 @@ class Event:
     module: nn.Module
     finished: bool
     output: Structure = None
+    versions: tuple[int | None, ...] = ()
+    """Those of the tensors in ``output`` when the module returned it; None for what was copied then."""
     unused: frozenset[int] = frozenset()
     """Which of the tensors in ``output``, by number, no later pass reads."""
+
+    @classmethod
+    def of(cls, module: nn.Module, output: Structure, copied: bool) -> "Event":
+        """The end of a call. Without a copy, what the model changes in place afterwards is found by `changed`."""
+        if copied or any(is_packed(output)) or any(leaf.is_inference() for leaf in tensors(output)):
+            output = map_tensors(Tensor.clone, output)
+            return cls(module, True, output, (None,) * len(tensors(output)))
+        output = map_tensors(_itself, output)  # its containers are copied: the model may change those as well
+        return cls(module, True, output, tuple(leaf._version for leaf in tensors(output)))
+
+    def changed(self) -> set[int]:
+        """Which of the tensors in ``output``, by number, were changed in place since the module returned them."""
+        pairs = enumerate(zip(tensors(self.output), self.versions, strict=True))
+        return {index for index, (leaf, version) in pairs if version is not None and leaf._version != version}
 
     def keep(self, used: Collection[int]) -> None:
         """Drop those tensors that are not ``used``, by number; what is no float, or packed, is kept."""
         leaves, packed = tensors(self.output), is_packed(self.output)
         self.unused = frozenset(
-            index for index, leaf in enumerate(leaves) if index not in used and _can_be_hollow(leaf, packed[index])
+            index for index, leaf in enumerate(leaves) if index not in used and can_be_hollow(leaf, packed[index])
         )
         if self.unused:
             kept = [hollow(leaf, leaf.shape) if index in self.unused else leaf for index, leaf in enumerate(leaves)]
             self.output = rebuild(self.output, kept)
+            self.versions = (None,) * len(kept)
 
 
-def _can_be_hollow(leaf: Tensor, packed: bool) -> bool:
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def can_be_hollow(leaf: Tensor, packed: bool) -> bool:
+    """Whether NaN can stand for ``leaf``: it must have floats, which no code looks at but by functions of PyTorch."""
     return leaf.is_floating_point() and not packed
 
 
@@ -126,8 +149,11 @@ class _Pass:
 
 
 class Recording(_Pass):
-    """Runs the model as it is. ``anchors`` see the value at each place once; with ``stop`` the pass ends after the
-    last."""
+    """Runs the model as it is.
+
+    ``anchors`` see the value at each place once; with ``stop`` the pass ends after the last. The outputs of what runs
+    before the places are noted if ``keep``, as copies if ``copied``: else the model may change them in place.
+    """
 
     def __init__(
         self,
@@ -137,9 +163,10 @@ class Recording(_Pass):
         tap: ModulePlace | None = None,
         keep: bool = True,
         stop: bool = False,
+        copied: bool = False,
     ) -> None:
         super().__init__(places, tap)
-        self._anchors, self._keep, self._stop = anchors, keep, stop
+        self._anchors, self._keep, self._stop, self._copied = anchors, keep, stop, copied
         self.values: dict[int, Structure] = {}
         self.counts_at: dict[int, Counter[int]] = {}
         self.prefix: list[Event] | None = None
@@ -148,7 +175,7 @@ class Recording(_Pass):
         self._frames: list[_Frame] = []
         self._started = False
         # Only what runs directly under a module that contains the place can be a largest finished module.
-        self._ancestors = _enclosing(model, places)
+        self._ancestors = enclosing(model, places)
 
     def __call__(self, module: nn.Module, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.counts[id(module)] += 1
@@ -169,8 +196,7 @@ class Recording(_Pass):
         if not self._started and self._frames and self._keep:
             outer = self._frames[-1]
             if id(outer.module) in self._ancestors:
-                # A copy: the model may go on to change its own in place.
-                outer.done.append(Event(module, True, map_tensors(Tensor.clone, output)))
+                outer.done.append(Event.of(module, output, self._copied))
         return output
 
     def _start(self) -> None:
@@ -217,7 +243,7 @@ class Recording(_Pass):
                 raise RuntimeError(f"the layer {str(place)!r} was not reached: {ran}; {remedy}")
 
 
-def _enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
+def enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
     """The ids of the modules that contain a place, the model among them."""
     modules = dict(model.named_modules(remove_duplicate=False))
     found = {id(model)}
@@ -227,6 +253,23 @@ def _enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
                 path = path.rpartition(".")[0]
                 found.add(id(modules[path]))
     return found
+
+
+def concerned(model: nn.Module, places: Sequence[ModulePlace], tap: ModulePlace | None) -> list[nn.Module]:
+    """The modules whose calls the passes must see: those that contain a place, and what runs directly under them."""
+    around = enclosing(model, places)
+    found = {id(place.module): place.module for place in [*places, *([tap] if tap else [])]}
+    waiting = [module for module in model.modules() if id(module) in around]
+    while waiting:
+        module = waiting.pop()
+        found[id(module)] = module
+        for child in module.children():
+            if id(child) not in found:
+                found[id(child)] = child
+                # Lists of modules do not run themselves.
+                if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+                    waiting.append(child)
+    return list(found.values())
 
 
 class Replay(_Pass):
@@ -290,21 +333,40 @@ class Replay(_Pass):
 
     def _repeated(self, event: Event) -> Any:
         axes, packed = (self._axes or [])[self._position - 1], is_packed(event.output)
+        changed = event.changed() if self._watch is not None else ()
         parts = []
         for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
             part: Tensor
             if index in event.unused:
-                part = hollow(tensor, _repeated_shape(tensor, self._repeats, axis)).as_subclass(Dropped)
+                part = dropped(tensor, self._repeats, axis)
+            elif self._watch is not None and can_be_hollow(tensor, packed[index]):
+                make = _overwritten if index in changed else partial(repeat, tensor, self._repeats, axis)
+                key = (self._position - 1, index)
+                part = self._watch.stand_in(key, absent(tensor, self._repeats, axis), make)
+            elif index in changed:
+                _overwritten()
             else:
                 part = repeat(tensor, self._repeats, axis)
-                if self._watch is not None and _can_be_hollow(part, packed[index]):
-                    part = self._watch.stand_in((self._position - 1, index), part)
             parts.append(part)
         return rebuild(event.output, parts, self._repeats)
 
 
-def _repeated_shape(tensor: Tensor, repeats: int, axis: int | None) -> list[int]:
-    return [size * (repeats if index == axis else 1) for index, size in enumerate(tensor.shape)]
+class Overwritten(RuntimeError):
+    """What a replay needs was changed in place after it had been noted; it must be noted again, as a copy."""
+
+
+def _overwritten() -> NoReturn:
+    raise Overwritten("the model changes in place what is read again")
+
+
+def absent(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:
+    """Of the shape of so many copies of ``tensor``, hollow."""
+    return hollow(tensor, [size * (repeats if index == axis else 1) for index, size in enumerate(tensor.shape)])
+
+
+def dropped(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:
+    """What stands for so many copies of ``tensor`` where they are not read."""
+    return absent(tensor, repeats, axis).as_subclass(Dropped)
 
 
 def repeat(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:

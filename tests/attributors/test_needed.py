@@ -77,7 +77,7 @@ def test_only_what_is_used_is_kept(how: str, dropped: int) -> None:
 def test_a_watch_notes_what_is_read_and_hands_it_out() -> None:
     watch, numbers = Watch(), torch.arange(3.0)
     with watch:
-        stand_in = watch.stand_in((0, 1), numbers)
+        stand_in = watch.stand_in((0, 1), hollow(numbers, numbers.shape), numbers.clone)
         assert stand_in.shape == (3,) and stand_in.dtype == torch.float32 and len(stand_in) == 3
         assert not watch.used
         assert torch.stack([stand_in, stand_in]).tolist() == [[0.0, 1.0, 2.0]] * 2

@@ -82,10 +82,17 @@ def test_outputs_are_those_of_the_modules_and_copies_of_them(model):
     assert stem.data_ptr() != relu.data_ptr()
 
 
-def test_an_in_place_follower_does_not_change_the_record(model):
+def test_an_in_place_follower_does_not_change_the_record_of_copies(model):
+    model.relu = nn.ReLU(inplace=True)
+    recording, _ = record(model, "head", copied=True)
+    torch.testing.assert_close(recording.prefix[1].output, model.stem(X).detach())  # and not its relu
+    assert not any(event.changed() for event in recording.prefix)
+
+
+def test_what_an_in_place_follower_changes_is_known(model):
     model.relu = nn.ReLU(inplace=True)
     recording, _ = record(model, "head")
-    torch.testing.assert_close(recording.prefix[1].output, model.stem(X).detach())  # and not its relu
+    assert [event.changed() for event in recording.prefix] == [set(), {0}, set(), {0}, set(), set()]
 
 
 def test_values_at_places(model):

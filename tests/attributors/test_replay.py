@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import pnpx
 from pnpx import ExpectedGradients, IntegratedGradients, SmoothGrad, VarGrad
-from pnpx.attributors import intercept
+from pnpx.attributors import intercept, left_as_found
+from pnpx.extractors import extract
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
@@ -597,3 +599,32 @@ def test_no_interception_is_left_over():
     model = built(Skips)
     SmoothGrad(model, layer="two").attribute(X, 0)
     assert intercept._wrapped == {} and getattr(intercept._thread, "stack", []) == []
+
+
+class ReadsBefore(nn.Module):
+    """Between two modules it reads what the second of them then changes in place; ``late`` reads it afterwards."""
+
+    def __init__(self, late):
+        super().__init__()
+        self.stem, self.relu, self.body, self.head = nn.Linear(3, 3), nn.ReLU(True), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.late = late
+
+    def forward(self, x):
+        stem = self.stem(x)
+        doubled = stem * 2
+        hidden = self.relu(stem)
+        return self.head(self.body(hidden) * (stem + 1 if self.late else doubled))
+
+
+@pytest.mark.parametrize("late, replays", [(False, True), (True, False)])
+def test_what_is_changed_in_place_after_it_was_read_is_noted_as_a_copy(late, replays):
+    torch.manual_seed(0)
+    model, x = ReadsBefore(late).double(), torch.randn(4, 3, dtype=torch.float64)
+    explainer = pnpx.SmoothGrad(model, layer="body", n_iter=6, batch_size=8)
+    full = replace(explainer, replay=False).attribute(x, 1)
+    torch.testing.assert_close(explainer.attribute(x, 1), full)
+    with left_as_found(model), explainer.attributor.at(extract(model, x)) as bound:
+        aim = explainer.objective.aim(1, x, 4, lambda: bound.output)
+        points = [[bound.values[0].tensor + shift] for shift in (0.1, 0.2)]
+        bound.gradients(points, aim)
+        assert bound._replay is replays and bound.several
