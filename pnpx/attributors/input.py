@@ -74,7 +74,7 @@ class InputBound(Bound):
         args, kwargs = arguments(self.call, copies, leaves)
         if self._output_layer is None:
             return self.model(*args, **kwargs)
-        recording = Recording(self.model, [], [], self._output_layer, keep=False)
+        recording = Recording((), [], [], self._output_layer, keep=False)
         with intercepting(recording, self._modules):
             self.model(*args, **kwargs)
         recording.check()

@@ -24,6 +24,7 @@ from pnpx.attributors.passes import (
     can_be_hollow,
     concerned,
     dropped,
+    enclosing,
     repeat,
 )
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
@@ -56,8 +57,9 @@ class LayerAttributor(Attributor):
     @contextmanager
     def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
         places = [place for place in self.places if isinstance(place, ModulePlace)]
-        with _uncompiled(), wrapped(concerned(self.model, places, self.output_layer)) as modules:
-            yield LayerBound(self, call, modules, graph, floats)
+        around = enclosing(self.model, places)
+        with _uncompiled(), wrapped(concerned(self.model, around, places, self.output_layer)) as modules:
+            yield LayerBound(self, call, modules, around, graph, floats)
 
 
 class LayerBound(Bound):
@@ -67,10 +69,16 @@ class LayerBound(Bound):
     """
 
     def __init__(
-        self, attributor: LayerAttributor, call: Call, modules: frozenset[int], graph: bool, floats: bool = True
+        self,
+        attributor: LayerAttributor,
+        call: Call,
+        modules: frozenset[int],
+        around: Collection[int],
+        graph: bool,
+        floats: bool = True,
     ) -> None:
         super().__init__(attributor.model, call)
-        self._attributor, self._modules, self._floats = attributor, modules, floats
+        self._attributor, self._modules, self._around, self._floats = attributor, modules, around, floats
         self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
         # Whether one place depends on another is seen by autograd.
         self._graph = graph or len(attributor.places) > 1
@@ -89,6 +97,7 @@ class LayerBound(Bound):
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
         self._replay: bool | None = None if self._recording.prefix else False
+        self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
         self._unread: frozenset[int] = frozenset()  # which of the arguments' tensors a replay does not read
 
     @property
@@ -148,6 +157,7 @@ class LayerBound(Bound):
         if axes != self._axes and self.batch_size > 1:
             return False  # the points were made for the axes as they are
         self._axes, self._prefix_axes = axes, prefix_axes
+        self._stand_ins.clear()
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
 
@@ -165,7 +175,7 @@ class LayerBound(Bound):
                     args, kwargs = _put(location, args, kwargs, anchored)
             anchors = [partial(self._anchor, clean, place) for place in self._module_places]
             tap, keep = self._attributor.output_layer, not clean and self._keep
-            recording = Recording(self.model, self._module_places, anchors, tap, keep)
+            recording = Recording(self._around, self._module_places, anchors, tap, keep)
             with intercepting(recording, self._modules):
                 output = self.model(*args, **kwargs)
         recording.check()
@@ -198,7 +208,7 @@ class LayerBound(Bound):
     def _look(self, call: Call, keep: bool = True) -> Recording:
         """See what is at the modules' places, and before them, in another call; nothing after them runs."""
         anchors = [lambda value: value] * len(self._module_places)
-        recording = Recording(self.model, self._module_places, anchors, keep=keep, stop=True, copied=True)
+        recording = Recording(self._around, self._module_places, anchors, keep=keep, stop=True, copied=True)
         try:
             with torch.no_grad(), intercepting(recording, self._modules):
                 args, kwargs = arguments(call, 1)
@@ -278,7 +288,8 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
         axes = self._prefix_axes if replay else None
-        passing = Replay(self._recording, [new[place] for place in self._module_places], copies, axes, watch)
+        put = [new[place] for place in self._module_places]
+        passing = Replay(self._recording, put, copies, axes, watch, self._stand_ins)
         with intercepting(passing, self._concerned), watch or nullcontext():
             output = self.model(*args, **kwargs)
         return passing.tapped if self._attributor.output_layer else output
@@ -290,7 +301,10 @@ class LayerBound(Bound):
         for index, (leaf, packed) in enumerate(zip(tensors(given), is_packed(given), strict=True)):
             axis = 0 if packed else argument_axis(leaf, self.batch_size)
             if index in self._unread:
-                parts.append(dropped(leaf, copies, axis))
+                key = (_ARGUMENTS, index, copies)
+                if key not in self._stand_ins:
+                    self._stand_ins[key] = dropped(leaf, copies, axis)
+                parts.append(self._stand_ins[key])
             elif watch is not None and can_be_hollow(leaf, packed):
                 make = partial(repeat, leaf, copies, axis)
                 parts.append(watch.stand_in((_ARGUMENTS, index), absent(leaf, copies, axis), make))

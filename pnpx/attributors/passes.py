@@ -152,12 +152,13 @@ class Recording(_Pass):
     """Runs the model as it is.
 
     ``anchors`` see the value at each place once; with ``stop`` the pass ends after the last. The outputs of what runs
-    before the places are noted if ``keep``, as copies if ``copied``: else the model may change them in place.
+    before the places are noted if ``keep``, as copies if ``copied``: else the model may change them in place. For that
+    the ids of the modules ``around`` the places are needed, see `enclosing`.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        around: Collection[int],
         places: Sequence[ModulePlace],
         anchors: Sequence[Anchor],
         tap: ModulePlace | None = None,
@@ -175,7 +176,7 @@ class Recording(_Pass):
         self._frames: list[_Frame] = []
         self._started = False
         # Only what runs directly under a module that contains the place can be a largest finished module.
-        self._ancestors = enclosing(model, places)
+        self._ancestors = around
 
     def __call__(self, module: nn.Module, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.counts[id(module)] += 1
@@ -255,9 +256,10 @@ def enclosing(model: nn.Module, places: Sequence[ModulePlace]) -> set[int]:
     return found
 
 
-def concerned(model: nn.Module, places: Sequence[ModulePlace], tap: ModulePlace | None) -> list[nn.Module]:
-    """The modules whose calls the passes must see: those that contain a place, and what runs directly under them."""
-    around = enclosing(model, places)
+def concerned(
+    model: nn.Module, around: Collection[int], places: Sequence[ModulePlace], tap: ModulePlace | None
+) -> list[nn.Module]:
+    """The modules whose calls the passes must see: those ``around`` the places, and what runs directly under them."""
     found = {id(place.module): place.module for place in [*places, *([tap] if tap else [])]}
     waiting = [module for module in model.modules() if id(module) in around]
     while waiting:
@@ -282,6 +284,7 @@ class Replay(_Pass):
         axes: for each tensor in the outputs of the prefix, the axis of the batch, along which it is repeated; None: as
             it is. None for all: nothing is left out, every module runs.
         watch: finds out which outputs of the prefix are used.
+        stand_ins: where this finds, and keeps for other passes, what stands for outputs that are not used.
     """
 
     def __init__(
@@ -291,10 +294,11 @@ class Replay(_Pass):
         repeats: int,
         axes: Sequence[Sequence[int | None]] | None,
         watch: Watch | None = None,
+        stand_ins: dict[tuple[int, int, int], Tensor] | None = None,
     ) -> None:
         super().__init__(recording.places, recording.tap)
         self._recording, self._edited, self._repeats, self._axes = recording, edited, repeats, axes
-        self._watch = watch
+        self._watch, self._stand_ins = watch, {} if stand_ins is None else stand_ins
         self._prefix = recording.prefix if axes is not None and recording.prefix is not None else []
         self._skip = axes is not None
         self._position = 0
@@ -332,13 +336,15 @@ class Replay(_Pass):
         return output
 
     def _repeated(self, event: Event) -> Any:
+        if event.unused and isinstance(event.output, Tensor):
+            return self._dropped(event.output, 0)
         axes, packed = (self._axes or [])[self._position - 1], is_packed(event.output)
         changed = event.changed() if self._watch is not None else ()
         parts = []
         for index, (tensor, axis) in enumerate(zip(tensors(event.output), axes, strict=True)):
             part: Tensor
             if index in event.unused:
-                part = dropped(tensor, self._repeats, axis)
+                part = self._dropped(tensor, index)
             elif self._watch is not None and can_be_hollow(tensor, packed[index]):
                 make = _overwritten if index in changed else partial(repeat, tensor, self._repeats, axis)
                 key = (self._position - 1, index)
@@ -349,6 +355,14 @@ class Replay(_Pass):
                 part = repeat(tensor, self._repeats, axis)
             parts.append(part)
         return rebuild(event.output, parts, self._repeats)
+
+
+    def _dropped(self, tensor: Tensor, index: int) -> Tensor:
+        number = self._position - 1
+        key = (number, index, self._repeats)
+        if key not in self._stand_ins:
+            self._stand_ins[key] = dropped(tensor, self._repeats, (self._axes or [])[number][index])
+        return self._stand_ins[key]
 
 
 class Overwritten(RuntimeError):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.passes import Arguments, Diverged, Reached, Recording, Replay, repeat
+from pnpx.attributors.passes import Arguments, Diverged, Reached, Recording, Replay, enclosing, repeat
 from pnpx.attributors.places import resolve
 
 
@@ -34,7 +34,7 @@ def model():
 
 def record(model, *layers, **options):
     places = [resolve(model, layer) for layer in layers]
-    recording = Recording(model, places, [lambda value: value] * len(places), **options)
+    recording = Recording(enclosing(model, places), places, [lambda value: value] * len(places), **options)
     with wrapped(model.modules()) as modules, torch.no_grad(), intercepting(recording, modules):
         output = model(X)
     return recording, output
@@ -112,7 +112,7 @@ def test_stopping_after_the_last_place(model):
     model.head.register_forward_hook(lambda *_: ran.append("head"))
     for layers in (["body.1"], ["body.1", "relu#2"], ["relu#2", "body.1"]):
         places = [resolve(model, layer) for layer in layers]
-        recording = Recording(model, places, [lambda value: value] * len(places), stop=True)
+        recording = Recording(enclosing(model, places), places, [lambda value: value] * len(places), stop=True)
         with wrapped(model.modules()) as modules, intercepting(recording, modules), pytest.raises(Reached):
             model(X)
         assert sorted(recording.values) == list(range(len(layers)))
