@@ -151,7 +151,8 @@ class Explainer(ABC, metaclass=_Named):
 
         Returns:
             A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
-            sample, an axis for them comes after that of the batch. In float32 or wider, without gradients.
+            sample, an axis for them comes after that of the batch. Where a place holds several rows a sample, such as
+            windows of an image, they come as (batch, rows, ...). In float32 or wider, without gradients.
         """
         if isinstance(inputs, DataLoader):
             raise TypeError(
