@@ -80,11 +80,14 @@ class Attributor(ABC):
     """Takes gradients of scores at one place of a model."""
 
     @abstractmethod
-    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> "AbstractContextManager[Bound]":
+    def at(
+        self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1
+    ) -> "AbstractContextManager[Bound]":
         """Bind to one call of the model.
 
         With ``graph`` the pass that finds the clean values can be differentiated once, by `Bound.clean_gradients`.
         Without ``floats`` other tensors are explained as well, such as token ids: for scores, which need no gradients.
+        ``rows`` is how many samples a pass may take, for passes that find out about the model.
         """
 
 

@@ -25,7 +25,7 @@ class InputAttributor(Attributor):
     output_layer: ModulePlace | None = None
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator[Bound]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1) -> Iterator[Bound]:
         with wrapped([self.output_layer.module] if self.output_layer else []) as modules:
             yield InputBound(self.model, call, self.output_layer, modules, graph, floats)
 

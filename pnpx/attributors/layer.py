@@ -55,11 +55,11 @@ class LayerAttributor(Attributor):
     replay: bool = True
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1) -> Iterator["LayerBound"]:
         places = [place for place in self.places if isinstance(place, ModulePlace)]
         around = enclosing(self.model, places)
         with _uncompiled(), wrapped(concerned(self.model, around, places, self.output_layer)) as modules:
-            yield LayerBound(self, call, modules, around, graph, floats)
+            yield LayerBound(self, call, modules, around, graph, floats, rows)
 
 
 class LayerBound(Bound):
@@ -76,6 +76,7 @@ class LayerBound(Bound):
         around: Collection[int],
         graph: bool,
         floats: bool = True,
+        rows: int = 1,
     ) -> None:
         super().__init__(attributor.model, call)
         self._attributor, self._modules, self._around, self._floats = attributor, modules, around, floats
@@ -87,8 +88,12 @@ class LayerBound(Bound):
         self.dependent = False
         self._anchors_at: dict[Place, list[Tensor]] = {}
         self._recording, self._output, place = self._record()
+        self._replay: bool | None = None if self._recording.prefix else False
+        self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
+        self._unread: frozenset[int] = frozenset()  # which of the arguments' tensors a replay does not read
         self._probed = False
-        self._axes, self._prefix_axes = self._find_axes(place)
+        provable = self._replay is None and rows >= 2 * self.batch_size and self._axes_suggested(place)
+        self._axes, self._prefix_axes = self._axes_by_size(place) if provable else self._find_axes(place)
         chosen: list[int] = []
         before = 0
         for where, value in zip(attributor.places, place, strict=True):
@@ -96,9 +101,10 @@ class LayerBound(Bound):
             before += len(tensors(value))
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
-        self._replay: bool | None = None if self._recording.prefix else False
-        self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
-        self._unread: frozenset[int] = frozenset()  # which of the arguments' tensors a replay does not read
+        # Another point than the clean one, which a model should take wherever it takes that.
+        if provable and not self.several_agree([value.tensor / 2 for value in self.values]):
+            self._axes, self._prefix_axes = self._find_axes(place, probe=True)
+            self._found(place, chosen, anchors, self._axes)
 
     @property
     def output(self) -> Any:
@@ -224,7 +230,7 @@ class LayerBound(Bound):
 
         A pass of another number of samples shows which axes follow the batch; failing that, sizes tell.
         """
-        outputs = [event.output for event in self._recording.prefix or []]
+        outputs = self._prefix_outputs()
         # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
         unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
         several = self.batch_size > 1 and not self._sizes_tell(place, outputs)
@@ -235,7 +241,27 @@ class LayerBound(Bound):
             except Exception:
                 # A model may refuse to run on another number of samples.
                 pass
-        return axes_of(place, self.batch_size), [axes_of(output, self.batch_size) for output in outputs]
+        return self._axes_by_size(place)
+
+    def _axes_by_size(self, place: Structure) -> tuple[list[int | None], list[list[int | None]]]:
+        size = self.batch_size
+        return axes_of(place, size), [axes_of(output, size) for output in self._prefix_outputs()]
+
+    def _prefix_outputs(self) -> list[Structure]:
+        return [event.output for event in self._recording.prefix or []]
+
+    def _axes_suggested(self, place: Structure) -> bool:
+        """Whether sizes suggest which axes are those of the batch, though only a pass of two copies can prove it.
+
+        They do where only the size of an axis inside the model, such as the height of feature maps, is the same.
+        """
+        outputs = self._prefix_outputs()
+        return (
+            self.batch_size > 1
+            and all(leaf.is_floating_point() for leaf in tensors(place))
+            and not self._sizes_tell(place, outputs)
+            and self._sizes_tell(place, [])
+        )
 
     def _sizes_tell(self, place: Structure, outputs: Sequence[Structure]) -> bool:
         """Whether the size of an axis tells that it is that of the batch.

@@ -248,7 +248,8 @@ class Explainer(ABC, metaclass=_Named):
             targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
             reference = None if reference is None else rows_of_call(reference, rows)
         count = call.batch_size
-        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound:
+        rows_in_pass = 1 if self.needs_graph else self.batch_size
+        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats, rows=rows_in_pass) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:

@@ -628,3 +628,58 @@ def test_what_is_changed_in_place_after_it_was_read_is_noted_as_a_copy(late, rep
         points = [[bound.values[0].tensor + shift] for shift in (0.1, 0.2)]
         bound.gradients(points, aim)
         assert bound._replay is replays and bound.several
+
+
+class Maps(nn.Module):
+    """Feature maps whose height and width are the number of samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(1, 3, 3, padding=1), nn.Sequential(nn.ReLU(), nn.Conv2d(3, 2, 5))
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(nn.functional.avg_pool2d(x, 2))).sum((2, 3)))
+
+
+def test_where_a_size_inside_the_model_is_that_of_the_batch_two_copies_prove_the_axis():
+    torch.manual_seed(0)
+    model, x = Maps().double(), torch.randn(6, 1, 12, 12, dtype=torch.float64)
+    explainer = pnpx.SmoothGrad(model, layer="body", n_iter=4, noise_std=0.3, batch_size=12)
+    sizes, run = [], model.stem.forward
+    model.stem.forward = lambda value: sizes.append(len(value)) or run(value)
+    found = explainer.attribute(x, 1)
+    assert sizes == [6]  # no pass of another number of samples was needed
+    torch.testing.assert_close(found, torch.cat([explainer.attribute(x[row : row + 1], 1) for row in range(6)]))
+    torch.testing.assert_close(found, replace(explainer, replay=False).attribute(x, 1))
+
+
+class StepsFirst(nn.Module):
+    """As many steps as there are samples, in front of two features of each sample side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.split, self.turn, self.back, self.head = nn.Unflatten(1, (4, 2)), Turn(), Back(), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.back(self.turn(self.split(x))).tanh())
+
+
+class Turn(nn.Module):
+    def forward(self, x):
+        return x.transpose(0, 1).flatten(1)
+
+
+class Back(nn.Module):
+    def forward(self, x):
+        return x.reshape(4, -1, 2).transpose(0, 1).flatten(1)
+
+
+def test_where_the_axis_that_sizes_suggest_is_another_one_it_is_found_out():
+    torch.manual_seed(0)
+    model, x = StepsFirst().double(), torch.randn(4, 8, dtype=torch.float64)
+    explainer = pnpx.SmoothGrad(model, layer="turn", n_iter=4, noise_std=0.3, batch_size=16)
+    found = explainer.attribute(x, 1)
+    assert found.shape == (4, 4, 2)
+    alone = [explainer.attribute(x[row : row + 1], 1) for row in range(4)]
+    torch.testing.assert_close(found, torch.stack(alone).reshape(4, 4, 2))
