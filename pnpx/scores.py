@@ -58,7 +58,8 @@ class Objective:
                 f"inference_mode must be one of {INFERENCE_MODES}, but is {self.inference_mode!r}; "
                 f"{nearest(str(self.inference_mode), INFERENCE_MODES)}"
             )
-        if self.n_classes is not None and (not isinstance(self.n_classes, int) or self.n_classes < 1):
+        whole = isinstance(self.n_classes, int) and not isinstance(self.n_classes, bool)
+        if self.n_classes is not None and (not whole or self.n_classes < 1):
             raise ValueError(f"`n_classes >= 1` must hold, but got n_classes={self.n_classes!r}")
         if self.inference_mode != "logits" and self.score in ("regression", "detection"):
             raise ValueError(f"score={self.score!r} needs inference_mode='logits', but it is {self.inference_mode!r}")

@@ -5,6 +5,7 @@ import torch
 
 from pnpx import zoo
 from pnpx.config import ConfigError, ModelChoice, read
+from pnpx.pipeline import run
 from pnpx.plan import plan
 from pnpx.shipped import configs
 
@@ -236,6 +237,65 @@ def test_data_of_the_wrong_shape_is_found_before_explaining(write):
     )
 
 
+@pytest.mark.parametrize("new, problems_found", [
+    ("output_layer: heda",
+     ["7: explainers.1.output_layer: no module 'heda' in the model; the nearest: 'head'"]),
+    ("output_layer: 3",
+     ["7: explainers.1.output_layer: a layer must be a str or a module, or a sequence of them, but is 3"]),
+    ("n_classes: 7", ["7: explainers.1.n_classes: n_classes=7 was given, but the model's output has shape (1, 10), "
+                      "with 10 classes"]),
+    ("n_classes: true", ["7: explainers.1.n_classes: `n_classes >= 1` must hold, but got n_classes=True"]),
+    ("forward_arg_extractor: 2.5", ["7: explainers.1.forward_arg_extractor: forward_arg_extractor must be an int, "
+                                    "a str, a sequence of them, or a callable, but is 2.5"]),
+    ("forward_arg_extractor: image",
+     ["7: explainers.1.forward_arg_extractor: a Tensor as batch has no part 'image'; there are none"]),
+    ("channel_axis: 9\n    reducer: sum",
+     ["7: explainers.1.channel_axis: channel_axis must be one of the axes 1 to 3 of the value, but is 9"]),
+    ("score: regression", ["7: explainers.1.score: targets=None needs one predicted class, but a regression with "
+                           "output of shape (1, 10) has several outputs a sample; say which one is explained, such as "
+                           "targets=0"]),
+    ("sampler: [a]",
+     ["7: explainers.1.sampler: no sampler ['a']; there are: 'independent', 'antithetic', 'orthogonal'"]),
+    ("n_classes: 7\n    n_iter: 2\n    output_layer: heda", [
+        "7: explainers.1.n_classes: n_classes=7 was given, but the model's output has shape (1, 10), with 10 classes",
+        "9: explainers.1.output_layer: no module 'heda' in the model; the nearest: 'head'"]),
+])
+def test_what_only_the_model_can_tell_of_a_parameter_is_found_before_anything_runs(write, new, problems_found):
+    assert problems(write(GOOD.replace("n_iter: 4", new))) == [f"run.yaml:{problem}" for problem in problems_found]
+
+
+@pytest.mark.parametrize("name, parameter, problem", [
+    ("IntegratedGradients", "baseline: [1, 2]", "a baseline is a number, a tensor, a name (zeros, mean, blur), a "
+     "callable on the input, or one for each input, but got [1, 2]"),
+    ("FeatureAblation", "baseline: blurr", "no baseline 'blurr'; the nearest: 'blur'"),
+    ("FeatureAblation", "groups: [1, 2]",
+     "groups must have the shape of what is explained, (1, 1, 8, 8), or expand to it, but have (2,)"),
+    ("ExpectedGradients", "baselines: zeros", "baselines must be a tensor (n_baselines, ...) for each input, but got "
+     "str"),
+    ("ExpectedGradients", "baselines: -3",
+     "baselines must be from 1 to 1347, the samples to draw from, but is -3"),
+])
+def test_baselines_and_groups_are_tried_as_well(write, name, parameter, problem):
+    text = GOOD.replace("name: SmoothGrad", f"name: {name}").replace("n_iter: 4", parameter)
+    name, _, _ = parameter.partition(":")
+    first, *more = problems(write(text))
+    assert first == f"run.yaml:7: explainers.1.{name}: {problem}"
+    assert all(line.startswith(f"run.yaml:7: explainers.1.{name}: ") for line in more)  # at the other layer
+
+
+@pytest.mark.parametrize("layer, problem", [
+    ("conv2#9", "the layer 'conv2#9' was not reached: it runs 1 times; choose one that the forward pass uses"),
+    ("conv2#0", "calls of a module count from 1, but the layer is 'conv2#0'"),
+])
+def test_calls_of_a_layer_that_never_come(write, layer, problem):
+    (line,) = problems(write(GOOD.replace("conv2", f"'{layer}'")))
+    assert line == f"run.yaml:8: explainers.1.layers.1: {problem}"
+    (line,) = problems(write(GOOD.replace("conv2", f"'{layer}'").replace("cnn", "cnn, digits_lstm").replace(
+        "model: digits_cnn, digits_lstm", "model: [digits_cnn, digits_lstm]").replace(
+        "[null,", "{digits_cnn: [null,").replace("']", "']}")))
+    assert line == f"run.yaml:8: explainers.1.layers.digits_cnn.1: digits_cnn: {problem}"
+
+
 FACTORY = """\
 import torch
 from torch import nn
@@ -255,6 +315,20 @@ def data(split):
 
 def lists(split):
     return [[1.0]], [0]
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+class Rough(Lazy):
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradients of me")
+        return self.used(x)
 """
 
 OWN = """\
@@ -325,6 +399,24 @@ def test_weights_of_a_factory_are_safetensors_beside_the_configuration(own, tmp_
 def test_problems_of_factories(own, old, new, problem):
     (line,) = problems(own(OWN.replace(old, new)), allow_code=True)
     assert line.partition(": ")[2] == problem
+
+
+def test_a_layer_that_the_model_never_runs_is_found_before_anything_runs(own):
+    (line,) = problems(own(OWN.replace(":net", ":Lazy").replace("[null, 0]", "[used, idle]")), allow_code=True)
+    problem = "the model ran without calling it; choose one that the forward pass uses"
+    assert line == f"run.yaml:3: explainers.0.layers.1: the layer 'idle' was not reached: {problem}"
+
+
+def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
+    """The model fails with every parameter, so that the explainer fails, and the others go on."""
+    path = own(OWN.replace(":net", ":Rough").replace("[null, 0]", "[null, used]").replace("[{", "[{name: Sobol}, {"))
+    work = plan(path, allow_code=True)
+    assert len(work.tasks) == 3
+    outcome = run(work, quiet=True)
+    assert {(failure.explainer, failure.layer) for failure in outcome.failures} == {
+        ("SmoothGrad", None), ("SmoothGrad", "used")
+    }
+    assert outcome.made == 3
 
 
 @pytest.mark.parametrize("name", sorted(configs()))

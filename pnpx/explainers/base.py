@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import warnings
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -183,6 +184,38 @@ class Explainer(ABC, metaclass=_Named):
         plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
         return {"name": type(self).__name__, **plain}
 
+    def rehearse(self, inputs: Any, targets: Targets = None) -> None:
+        """Raise what `attribute` would raise for ``inputs``, at about the cost of one gradient of them.
+
+        What only the model can tell of the parameters, such as whether it ever reaches a layer, is found so before a
+        long job starts.
+        """
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of, the job itself will say
+            call = self._call(inputs)
+            reference, attributor = self.reference_call(call), self.attributor
+            with (
+                left_as_found(self.model),
+                attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound,
+            ):
+                aim = self.objective.aim(targets, inputs, call.batch_size, lambda: bound.output)
+                self.try_at(bound, aim, reference)
+                for value in bound.values:
+                    pool_channels(value.tensor, self.reducer, self.channel_axis, value.axis, None)
+
+    def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
+        """The least of `explain_at` that shows whether it can be done; for `rehearse`."""
+        aim.scores(bound.output, 1)
+
+    def _call(self, inputs: Any) -> Call:
+        return extract(
+            unwrapped(self.model),
+            inputs,
+            self.forward_arg_extractor,
+            self.additional_forward_arg_extractor,
+            self.padding_mask_extractor,
+        )
+
     def _each(self, batches: Any, targets: Targets) -> "Iterator[Explanation]":
         from tqdm.auto import tqdm
 
@@ -197,13 +230,7 @@ class Explainer(ABC, metaclass=_Named):
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         with torch.inference_mode(False), torch.no_grad():
-            call = extract(
-                unwrapped(self.model),
-                inputs,
-                self.forward_arg_extractor,
-                self.additional_forward_arg_extractor,
-                self.padding_mask_extractor,
-            )
+            call = self._call(inputs)
             size = call.batch_size
             reference = self.reference_call(call)
             attributor = self.attributor
