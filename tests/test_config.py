@@ -316,6 +316,10 @@ def data(split):
 def lists(split):
     return [[1.0]], [0]
 
+def named(split, targets=(0, 1, 0, 1, 0), **known):
+    from types import SimpleNamespace
+    return SimpleNamespace(inputs=data(split)[0], targets=torch.tensor(targets), **known)
+
 class Lazy(nn.Module):
     def __init__(self):
         super().__init__()
@@ -399,6 +403,48 @@ def test_weights_of_a_factory_are_safetensors_beside_the_configuration(own, tmp_
 def test_problems_of_factories(own, old, new, problem):
     (line,) = problems(own(OWN.replace(old, new)), allow_code=True)
     assert line.partition(": ")[2] == problem
+
+
+@pytest.mark.parametrize("known, problem", [
+    ("class_names=['a']", "targets must be from 0 to 0, the positions of the 1 class_names, but 1 is one"),
+    ("class_names='ab'", "class_names must be a sequence of text, or None, but is 'ab'"),
+    ("class_names=[0, 1]", "class_names must be a sequence of text, or None, but is [0, 1]"),
+    ("class_names=2", "class_names must be a sequence of text, or None, but is 2"),
+    ("feature_names=['a', 'b', 'c']",
+     "feature_names name the last axis of the inputs, of size 4, but there are 3"),
+    ("feature_names={'a': 1}", "feature_names must be a sequence of text, or None, but is {'a': 1}"),
+    ("kind='picture'", "kind must be one of image, series, tabular, or None, but is 'picture'"),
+    ("targets=[0, 1]", "there are 5 inputs, but 2 targets"),
+    ("targets=[0.5] * 5, class_names=['a', 'b']",
+     "targets must be integers, the positions of their class_names, but are torch.float32"),
+    ("targets=[0, 1, 0, 1, -1], class_names=['a', 'b']",
+     "targets must be from 0 to 1, the positions of the 2 class_names, but -1 is one"),
+])
+def test_labels_and_names_of_data_are_checked_where_it_is_loaded(own, tmp_path, known, problem):
+    path = own(OWN.replace(":data", ":described"))
+    (tmp_path / "own_nets.py").write_text(f"{FACTORY}\ndef described(split):\n    return named(split, {known})\n")
+    (line,) = problems(path, allow_code=True)
+    assert line == f"run.yaml:2: data.factory: what 'own_nets:described' returns is not right: {problem}"
+
+
+def test_as_many_class_names_as_the_model_has_classes(own, tmp_path):
+    path = own(OWN.replace(":data", ":described"))
+    code = f"{FACTORY}\ndef described(split):\n    return named(split, class_names=['a', 'b', 'c'])\n"
+    (tmp_path / "own_nets.py").write_text(code)
+    (line,) = problems(path, allow_code=True)
+    assert line == ("run.yaml:2: data: net gives 2 outputs for a sample, but 'described' has 3 class_names; "
+                    "give as many, or none")
+
+
+@pytest.mark.parametrize("known, label", [
+    ("class_names=('no', 'yes'), feature_names=list('abcd'), kind='tabular'", "yes"),
+    ("targets=[0.25] * 5", "0.25"),
+])
+def test_names_that_fit_and_values_to_predict_are_taken(own, tmp_path, known, label):
+    path = own(OWN.replace(":data", ":described"))
+    (tmp_path / "own_nets.py").write_text(f"{FACTORY}\ndef described(split):\n    return named(split, {known})\n")
+    (subject,) = plan(path, allow_code=True).subjects
+    assert subject.data.label(1) == label
 
 
 def test_a_layer_that_the_model_never_runs_is_found_before_anything_runs(own):
