@@ -18,7 +18,7 @@ from pnpx.attributors.batch import rows_of_batch, rows_of_call
 from pnpx.attributors.places import Layer
 from pnpx.explainers.pieces import Piece, join, pool_channels
 from pnpx.explainers.record import read_output, record
-from pnpx.extractors import Call, Extractor, extract
+from pnpx.extractors import Call, Extractor, extract, named_by
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task, rows_of_targets
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
@@ -55,7 +55,8 @@ class Explainer(ABC, metaclass=_Named):
             computed from another, each by itself.
         forward_arg_extractor: takes from the batch what is explained: a position, a key, a sequence of them, or a
             callable. None: the whole batch. See `pnpx.extractors.extract`.
-        additional_forward_arg_extractor: takes what only goes along.
+        additional_forward_arg_extractor: takes what only goes along. What of it has the batch's size as its first axis
+            is taken to hold a value for each sample, unless it is marked: ``pnpx.extractors.Shared("weights")``.
         padding_mask_extractor: takes which steps (batch, length) of sequences are no padding, such as an attention
             mask. Padding then gets no noise, does not count for a sample's range, and how much of it there is does not
             change the noise of the rest.
@@ -154,9 +155,10 @@ class Explainer(ABC, metaclass=_Named):
             A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
             sample, an axis for them comes after that of the batch. In float32 or wider, without gradients.
         """
-        if isinstance(inputs, DataLoader):
+        if _are_batches(inputs):
+            kind = type(inputs).__name__
             raise TypeError(
-                "attribute takes one batch, but got a DataLoader; use explain, which goes through its batches"
+                f"attribute takes one batch, but got a {kind}; use explain, which goes through its batches"
             )
         attributions, *_ = self._all(inputs, targets, diagnose=False)
         return attributions
@@ -174,7 +176,7 @@ class Explainer(ABC, metaclass=_Named):
 
         For a ``DataLoader``, or any iterator over batches, an iterator of one explanation a batch.
         """
-        if isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping)):
+        if _are_batches(inputs):
             return self._each(inputs, targets)
         return self._one(inputs, targets)
 
@@ -266,21 +268,26 @@ class Explainer(ABC, metaclass=_Named):
         rows: slice,
         diagnose: bool,
     ) -> Piece:
-        """The attributions of some of the samples."""
+        """The attributions of some of the samples.
+
+        They are cut out of the whole batch always: whether an axis is that of the samples is seen best there.
+        """
         size = call.batch_size
+        part, own_batch, own_targets, own_reference = call, batch, targets, reference
         if rows != slice(0, size):
-            batch = rows_of_batch(batch, rows, size)
-            call = rows_of_call(call, rows)
-            targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
-            reference = None if reference is None else rows_of_call(reference, rows)
-        count = call.batch_size
-        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound:
+            shared = named_by(self.additional_forward_arg_extractor, shared=True)
+            own_batch = rows_of_batch(batch, rows, size, shared)
+            part = rows_of_call(call, rows)
+            own_targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
+            own_reference = None if reference is None else rows_of_call(reference, rows)
+        count = part.batch_size
+        with attributor.at(part, graph=self.needs_graph, floats=self.needs_floats) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:
-                aim = self.objective.aim(targets, batch, count, lambda: bound.output)
-                found = self.explain_at(bound, aim, reference)
-                diagnostics = self.diagnose(bound, aim, reference, found) if diagnose else {}
+                aim = self.objective.aim(own_targets, own_batch, count, lambda: bound.output)
+                found = self.explain_at(bound, aim, own_reference)
+                diagnostics = self.diagnose(bound, aim, own_reference, found) if diagnose else {}
                 output = read_output(self, bound.output) if diagnose else None
                 return Piece.of(bound, aim, found, diagnostics, output)
         if dependent and isinstance(attributor, LayerAttributor):
@@ -289,14 +296,14 @@ class Explainer(ABC, metaclass=_Named):
                 for place in attributor.places
             ]
             return Piece.side_by_side(
-                [self._piece(one, batch, call, targets, reference, slice(0, count), diagnose) for one in alone]
+                [self._piece(one, batch, call, targets, reference, rows, diagnose) for one in alone]
             )
         # Something here has no axis of the batch, such as a table of positions. What it means for each sample is
         # found by explaining the samples one at a time.
         return join(
             [
                 self._piece(attributor, batch, call, targets, reference, slice(row, row + 1), diagnose)
-                for row in range(count)
+                for row in range(rows.start, rows.stop)
             ],
             whole=[(tuple(value.tensor.shape), value.axis) for value in bound.values],
         )
@@ -331,6 +338,10 @@ def require_seed(seed: Any) -> None:
     require_count("seed", seed, 0)
     if seed >= 2**62:
         raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
+
+
+def _are_batches(inputs: Any) -> bool:
+    return isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping))
 
 
 def _plain(value: Any) -> Any:
