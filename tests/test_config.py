@@ -213,6 +213,24 @@ def test_files_that_are_no_mapping_in_yaml(write, text, problem):
     assert line.startswith(problem)
 
 
+def test_aliases_that_grow_beyond_measure(write):
+    """Nine lines that stand for 10 ** 9 values (the "billion laughs")."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (line,) = problems(write("\n".join(lines)))
+    assert line == ("run.yaml: its aliases (*name) repeat 1234567869 values, more than 10000; write out what is meant")
+
+
+def test_aliases_in_measure(write):
+    text = GOOD.replace("[null, conv2]", "&where [null, conv2]")
+    text = text.replace("output:", "  - {name: VarGrad, layers: *where}\noutput:")
+    settings, _ = read(write(text))
+    assert settings.explainers[2].layers == settings.explainers[1].layers == {"*": [None, "conv2"]}
+    listed = ", ".join(map(str, range(11_000)))
+    settings, _ = read(write(GOOD.replace("samples: 2", f"indices: [{listed}]")))
+    assert len(settings.data.indices) == 11_000
+
+
 def test_files_that_cannot_be_read(tmp_path):
     assert problems(tmp_path / "no.yaml") == ["no.yaml: there is no such file"]
     (tmp_path / "folder.yaml").mkdir()
