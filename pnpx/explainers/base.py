@@ -232,6 +232,7 @@ class Explainer(ABC, metaclass=_Named):
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         with torch.inference_mode(False), torch.no_grad():
+            targets = self.objective.read_targets(targets)
             call = self._call(inputs)
             size = call.batch_size
             reference = self.reference_call(call)
@@ -280,12 +281,13 @@ class Explainer(ABC, metaclass=_Named):
             part = rows_of_call(call, rows)
             own_targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
             own_reference = None if reference is None else rows_of_call(reference, rows)
-        count = part.batch_size
+        count, uncut = part.batch_size, targets is own_targets and targets is not None
         with attributor.at(part, graph=self.needs_graph, floats=self.needs_floats) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:
-                aim = self.objective.aim(own_targets, own_batch, count, lambda: bound.output)
+                whole = size if uncut else None
+                aim = self.objective.aim(own_targets, own_batch, count, lambda: bound.output, whole)
                 found = self.explain_at(bound, aim, own_reference)
                 diagnostics = self.diagnose(bound, aim, own_reference, found) if diagnose else {}
                 output = read_output(self, bound.output) if diagnose else None
