@@ -277,7 +277,7 @@ def test_minilm_baseline_keeps_the_mask(judge, tokenizer):
 
 @pytest.mark.parametrize("family", ["Llama", "Mistral"])
 def test_rotary_positions_are_no_features(family):
-    """A decoder layer takes the hidden states and the cosines and sines of their positions: the states are explained."""
+    """A decoder layer takes the hidden states and the cosines and sines of positions: the states are explained."""
     import transformers
 
     torch.manual_seed(0)
