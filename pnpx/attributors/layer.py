@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.base import Attributor, Bound, Point, ends_with, explainable, same, warn_unsteady
-from pnpx.attributors.batch import argument_axis, arguments, rows_of_call
+from pnpx.attributors.batch import arguments, rows_of_call
+from pnpx.attributors.guard import unchecked
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Key, Watch, reads
 from pnpx.attributors.passes import (
@@ -30,7 +31,7 @@ from pnpx.attributors.passes import (
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.repeating import axes_of, axes_seen
 from pnpx.extractors import Call, Signature
-from pnpx.structure import Structure, is_packed, rebuild, tensors
+from pnpx.structure import Structure, rebuild, tensors
 
 _ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
@@ -58,7 +59,8 @@ class LayerAttributor(Attributor):
     def at(self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1) -> Iterator["LayerBound"]:
         places = [place for place in self.places if isinstance(place, ModulePlace)]
         around = enclosing(self.model, places)
-        with _uncompiled(), wrapped(concerned(self.model, around, places, self.output_layer)) as modules:
+        modules_seen = concerned(self.model, around, places, self.output_layer)
+        with _uncompiled(), unchecked(), wrapped(modules_seen) as modules:
             yield LayerBound(self, call, modules, around, graph, floats, rows)
 
 
@@ -90,7 +92,9 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._replay: bool | None = None if self._recording.prefix else False
         self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
-        self._unread: frozenset[int] = frozenset()  # which of the arguments' tensors a replay does not read
+        # Which of the arguments' tensors were watched, and which of these a replay does not read.
+        self._watched: set[int] = set()
+        self._unread: frozenset[int] = frozenset()
         self._probed = False
         provable = self._replay is None and rows >= 2 * self.batch_size and self._axes_suggested(place)
         self._axes, self._prefix_axes = self._axes_by_size(place) if provable else self._find_axes(place)
@@ -322,22 +326,22 @@ class LayerBound(Bound):
 
     def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a replay, which may read none of them: what it leaves out does."""
-        given = (self.call.args, self.call.kwargs)
-        parts = []
-        for index, (leaf, packed) in enumerate(zip(tensors(given), is_packed(given), strict=True)):
-            axis = 0 if packed else argument_axis(leaf, self.batch_size)
+        numbers = itertools.count()
+
+        def make(leaf: Tensor, copies: int, axis: int | None) -> Tensor:
+            index = next(numbers)
             if index in self._unread:
                 key = (_ARGUMENTS, index, copies)
                 if key not in self._stand_ins:
                     self._stand_ins[key] = dropped(leaf, copies, axis)
-                parts.append(self._stand_ins[key])
-            elif watch is not None and can_be_hollow(leaf, packed):
-                make = partial(repeat, leaf, copies, axis)
-                parts.append(watch.stand_in((_ARGUMENTS, index), absent(leaf, copies, axis), make))
-            else:
-                parts.append(repeat(leaf, copies, axis))
-        args, kwargs = rebuild(given, parts, copies)
-        return args, kwargs
+                return self._stand_ins[key]
+            if watch is not None and can_be_hollow(leaf, False):
+                stand_in = absent(leaf, copies, axis)
+                self._watched.add(index)
+                return watch.stand_in((_ARGUMENTS, index), stand_in, partial(repeat, leaf, copies, axis))
+            return repeat(leaf, copies, axis)
+
+        return arguments(self.call, copies, make=make)
 
     @cached_property
     def _concerned(self) -> frozenset[int]:
@@ -388,11 +392,7 @@ class LayerBound(Bound):
     def _drop_all_but(self, used: Collection[Key]) -> None:
         for number, event in enumerate(self._recording.prefix or []):
             event.keep({index for at, index in used if at == number})
-        given = (self.call.args, self.call.kwargs)
-        leaves = enumerate(zip(tensors(given), is_packed(given), strict=True))
-        self._unread = frozenset(
-            index for index, (leaf, packed) in leaves if can_be_hollow(leaf, packed) and (_ARGUMENTS, index) not in used
-        )
+        self._unread = frozenset(index for index in self._watched if (_ARGUMENTS, index) not in used)
 
     def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
         """Where an argument is among those that the model is called with."""
