@@ -34,19 +34,25 @@ def repeated(value: Any, copies: int, axes: Sequence[int | None], make: Make = r
     return map_leaves(put, value)
 
 
-def arguments(
-    call: Call, copies: int, forward: Sequence[Tensor] | None = None, make: Make = repeat
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments for so many copies of the batch; the tensors of ``call.forward`` already repeated, if given."""
-    size = call.batch_size
+def copies_of(call: Call, copies: int, forward: Sequence[Tensor] | None = None, make: Make = repeat) -> Call:
+    """The call for so many copies of the batch; the tensors of ``call.forward`` already repeated, if given."""
+    size, axes = call.batch_size, _axes(call)
     values = call.values
     if forward is not None:
         supply = iter(forward)
         values = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in values]
     else:
         values = [repeated(value, copies, batch_axes(value, size), make) for value in values]
-    extra_args, extra_kwargs = repeated(_extras(call), copies, _axes(call), make)
-    new = Call(call.with_values(values).forward, call.keywords, extra_args, extra_kwargs)
+    extra_args, extra_kwargs = repeated(_extras(call), copies, axes, make)
+    explained = call.with_values(values).forward
+    return Call(explained, call.keywords, extra_args, extra_kwargs, axes=tuple(axes))
+
+
+def arguments(
+    call: Call, copies: int, forward: Sequence[Tensor] | None = None, make: Make = repeat
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the model is called with for `copies_of` a call."""
+    new = copies_of(call, copies, forward, make)
     return new.args, new.kwargs
 
 

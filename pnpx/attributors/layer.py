@@ -12,24 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.base import Attributor, Bound, Point, ends_with, explainable, same, warn_unsteady
-from pnpx.attributors.batch import arguments, rows_of_call
+from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Key, Watch, reads
-from pnpx.attributors.passes import (
-    Overwritten,
-    Reached,
-    Recording,
-    Replay,
-    absent,
-    can_be_hollow,
-    concerned,
-    dropped,
-    enclosing,
-    repeat,
-)
+from pnpx.attributors.needed import Key, Watch, can_be_hollow, reads
+from pnpx.attributors.passes import concerned, enclosing, repeat
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
+from pnpx.attributors.recording import Reached, Recording
 from pnpx.attributors.repeating import axes_of, axes_seen
+from pnpx.attributors.replay import Overwritten, Replay, absent, dropped
 from pnpx.extractors import Call, Signature
 from pnpx.structure import Structure, rebuild, tensors
 
@@ -289,7 +280,7 @@ class LayerBound(Bound):
         self, place: Structure, outputs: Sequence[Structure]
     ) -> tuple[list[int | None], list[list[int | None]]]:
         size = self.batch_size
-        other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else self._doubled())
+        other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
         numbers = {where: number for number, where in enumerate(self._module_places)}
         of_place: list[int | None] = []
         for where, value in zip(self._attributor.places, place, strict=True):
@@ -302,10 +293,6 @@ class LayerBound(Bound):
                 of_place.append(axis if axis is not None and leaf.shape[axis] == size else None)
         twins = [event.output for event in other.prefix or []] if outputs else []
         return of_place, [axes_seen(one, two, size) for one, two in zip(outputs, twins, strict=True)]
-
-    def _doubled(self) -> Call:
-        args, kwargs = arguments(self.call, 2)
-        return Call(args, (None,) * len(args), (), kwargs)
 
     # Later passes
 

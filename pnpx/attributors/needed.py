@@ -37,6 +37,11 @@ def hollow(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor.new_full((), torch.nan).expand(shape)
 
 
+def can_be_hollow(leaf: Tensor, packed: bool) -> bool:
+    """Whether NaN can stand for ``leaf``: it must have floats, which no code looks at but by functions of PyTorch."""
+    return leaf.is_floating_point() and not packed
+
+
 reads = threading.local()
 """``reads.count``: how often this thread has read what was dropped."""
 

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from pnpx.attributors.arguments import Arguments
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.passes import Arguments, Diverged, Reached, Recording, Replay, enclosing, repeat
+from pnpx.attributors.passes import enclosing, repeat
 from pnpx.attributors.places import resolve
+from pnpx.attributors.recording import Reached, Recording
+from pnpx.attributors.replay import Diverged, Replay
 
 
 class Net(nn.Module):
