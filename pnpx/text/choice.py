@@ -38,8 +38,10 @@ def targets_of(targets: Any, n_texts: int, single: bool, kind: Kind) -> list[Any
         return [targets] * n_texts  # ids of one continuation
     if single and not (len(targets) == 1 and (generating or _is_list_of_pairs(targets[0]))):
         if generating:
-            raise ValueError(f"one text has one continuation, but {len(targets)} targets were given; give the text as "
-                             "often as there are continuations, in a list")
+            raise ValueError(
+                f"one text has one continuation, but {len(targets)} targets were given; give the text as "
+                "often as there are continuations, in a list"
+            )
         return [targets]
     return _of_each(targets, n_texts)
 
@@ -90,6 +92,7 @@ def _pairs(
     tokenizer: Any, names: dict[int, str], reading: Reading, target: Any, task: Task, logits: Tensor
 ) -> list[tuple[int, int]]:
     """Positions, and the class or token there."""
+
     def index(one: Any) -> int:
         return _token(tokenizer, one, logits.shape[-1]) if task.kind == "masked" else _class(one, names, logits)
 
@@ -102,8 +105,10 @@ def _pairs(
     if task.kind == "masked":
         places = (reading.ids == tokenizer.mask_token_id).nonzero()[:, 0].tolist()
         if not places:
-            raise ValueError(f"there is no {tokenizer.mask_token} in the text; say what is explained by targets=, as "
-                             "(position, token) pairs")
+            raise ValueError(
+                f"there is no {tokenizer.mask_token} in the text; say what is explained by targets=, as "
+                "(position, token) pairs"
+            )
     else:
         places = [piece.position for piece in reading.encoded.pieces() if piece.sequence is not None]
     if target is None:
@@ -130,8 +135,10 @@ def _token(tokenizer: Any, target: Any, count: int) -> int:
     ids = tokenizer(target, add_special_tokens=False)["input_ids"]
     if len(ids) == 1 and ids[0] != getattr(tokenizer, "unk_token_id", None):
         return int(ids[0])
-    raise ValueError(f"what stands for a mask must be one token, but {target!r} is {len(ids) if len(ids) > 1 else 'none'}"
-                     f"; {nearest(target, vocabulary)}")
+    raise ValueError(
+        f"what stands for a mask must be one token of the vocabulary, but {target!r} is not"
+        f"; {nearest(target, vocabulary)}"
+    )
 
 
 def _require_place(place: int, reading: Reading) -> None:

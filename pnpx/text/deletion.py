@@ -24,8 +24,8 @@ Play = Callable[[list[Reading], Tensor, list[Tensor]], Tensor]
 positions of it, (length,) bools, are left."""
 
 _NOTHING_LEFT = (
-    "with replacement='delete' nothing is left of a text once all its units are taken away, and the model reads at least "
-    "one token; choose another replacement, or give token ids that begin with a special token"
+    "with replacement='delete' nothing is left of a text once all its units are taken away, and the model reads at "
+    "least one token; choose another replacement, or give token ids that begin with a special token"
 )
 
 
@@ -41,16 +41,15 @@ class DeletionGame(Game):
         batch_size: the most copies in a pass.
     """
 
-    def __init__(
-        self, readings: Sequence[Reading], numbers: Sequence[Tensor], play: Play, batch_size: int
-    ) -> None:
+    def __init__(self, readings: Sequence[Reading], numbers: Sequence[Tensor], play: Play, batch_size: int) -> None:
         self._readings, self._play, self._rows = readings, play, batch_size
-        self._places, self.counts = [], []
+        self._places: list[Tensor] = []
+        self.counts: list[int] = []
         for own in numbers:
-            present, places = own[own >= 0].unique(return_inverse=True)
-            ranks = torch.full_like(own, len(present))  # those that stay have a place of their own, behind the last
-            ranks[own >= 0] = places
-            self._places.append(ranks)
+            present = _present(own)
+            ranks = {number: rank for rank, number in enumerate(present)}
+            # Those that stay have a place of their own, behind the last.
+            self._places.append(torch.tensor([ranks.get(number, len(present)) for number in own.tolist()]))
             self.counts.append(len(present))
         widest = max(self.counts)
         self.table = self._tabled(torch.ones(1, len(readings), widest, dtype=torch.bool))
@@ -65,7 +64,9 @@ class DeletionGame(Game):
         return max(1, 4 * self._rows // len(self._readings))  # some passes' worth, to be sorted by length
 
     def play(self, kept: Tensor) -> Tensor:
-        scores = torch.stack(self.aim.scores(self._tabled(kept >= 0.5 if kept.is_floating_point() else kept), len(kept)))
+        scores = torch.stack(
+            self.aim.scores(self._tabled(kept >= 0.5 if kept.is_floating_point() else kept), len(kept))
+        )
         return scores.reshape(len(scores), len(kept), -1)
 
     def _tabled(self, kept: Tensor) -> Tensor:
@@ -88,13 +89,16 @@ class DeletionGame(Game):
         return torch.stack([found[row] for row in range(len(order))])
 
 
+def _present(numbers: Tensor) -> list[int]:
+    """The units that have a token to take away, in their order."""
+    return sorted({number for number in numbers.tolist() if number >= 0})
+
+
 def without(reading: Reading, left: Tensor) -> Reading:
     """What is left of a reading, where (length,) bools say what is; positions are counted anew."""
     count = int(left.sum())
-    extras = {
-        name: value[:count] if name == "position_ids" else value[left] for name, value in reading.extras.items()
-    }
-    return Reading(reading.ids[left], Encoded((), (), ()), extras)
+    extras = {name: value[:count] if name == "position_ids" else value[left] for name, value in reading.extras.items()}
+    return Reading(reading.ids[left], Encoded(("",), (), ()), extras)
 
 
 def by_deletion(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
@@ -140,7 +144,7 @@ def by_deletion(explain: "TextExplainer", job: Job, targets: Tensor | None) -> S
     scores = []
     for row, (own, units) in enumerate(zip(numbers, job.units, strict=True)):
         of_units = torch.zeros(len(worth), len(units), dtype=worth.dtype)
-        present = own[own >= 0].unique()
+        present = _present(own)
         of_units[:, present] = worth[:, row, : len(present)]
         scores.append(of_units[0] if game.aim.n_targets is None else of_units)
     prediction, probability = predicted(explainer, game.table)

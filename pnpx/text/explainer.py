@@ -88,27 +88,35 @@ nearest: 'word'
                 f"{nearest(granularity, GRANULARITIES)}"
             )
         if aggregation not in AGGREGATIONS:
-            raise ValueError(f"aggregation must be one of {', '.join(AGGREGATIONS)}, but got {aggregation!r}; "
-                             f"{nearest(str(aggregation), AGGREGATIONS)}")
+            raise ValueError(
+                f"aggregation must be one of {', '.join(AGGREGATIONS)}, but got {aggregation!r}; "
+                f"{nearest(str(aggregation), AGGREGATIONS)}"
+            )
         if reduce not in REDUCTIONS:
-            raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, but got {reduce!r}; "
-                             f"{nearest(str(reduce), REDUCTIONS)}")
+            raise ValueError(
+                f"reduce must be one of {', '.join(REDUCTIONS)}, but got {reduce!r}; {nearest(str(reduce), REDUCTIONS)}"
+            )
         self.method, self.model, self.tokenizer = method, model, tokenizer
         self.granularity, self.aggregation, self.reduce = granularity, aggregation, reduce
         self.replacement = replacement
         self.parameters = parameters
         if issubclass(method, PerturbationExplainer):
             if "baseline" in parameters:
-                raise TypeError("'baseline' is no parameter of explanations of texts: say what takes the place of a "
-                                "unit by replacement=")
+                raise TypeError(
+                    "'baseline' is no parameter of explanations of texts: say what takes the place of a "
+                    "unit by replacement="
+                )
             if replacement is not None:
                 absent(tokenizer, replacement, known_tokens(model))
             if replacement == "delete" and parameters.get("layer") is not None:
-                raise ValueError(f"units are deleted from the text, not at layer={parameters['layer']!r}; leave layer "
-                                 "out, or choose another replacement")
+                raise ValueError(
+                    f"units are deleted from the text, not at layer={parameters['layer']!r}; leave layer "
+                    "out, or choose another replacement"
+                )
         elif replacement is not None:
-            raise TypeError(f"replacement says what takes the place of a unit, but {method.__name__} replaces none; "
-                            "leave it out")
+            raise TypeError(
+                f"replacement says what takes the place of a unit, but {method.__name__} replaces none; leave it out"
+            )
         method(model, **parameters)  # which checks its parameters
 
     def __repr__(self) -> str:

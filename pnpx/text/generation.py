@@ -39,7 +39,7 @@ def continuation(
     if target is None:
         return generated(model, tokenizer, reading, task.kind == "encoder_decoder", arguments), None
     if arguments:
-        raise TypeError(f"{next(iter(arguments))!r} is for what the model generates, but targets were given; leave one out")
+        raise TypeError(f"{next(iter(arguments))!r} is for generating, but targets were given; leave one out")
     if not isinstance(target, Contrast):
         return _target(model, tokenizer, target), None
     this, other = (_target(model, tokenizer, one) for one in (target.this, target.rather_than))

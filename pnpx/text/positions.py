@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import left_as_found
+from pnpx.text.choice import chosen
 from pnpx.text.generation import continuation, shifted
 from pnpx.text.granularity import units
 from pnpx.text.reading import Reading
 from pnpx.text.record import TextExplanation
 from pnpx.text.scoring import Job, score
-from pnpx.text.choice import chosen
 from pnpx.text.targets import Outputs
 from pnpx.text.tasks import Task
 
@@ -66,9 +66,7 @@ def explained(
     )
 
 
-def _generating(
-    explain: "TextExplainer", reading: Reading, target: Any, task: Task, generation: dict[str, Any]
-) -> Job:
+def _generating(explain: "TextExplainer", reading: Reading, target: Any, task: Task, generation: dict[str, Any]) -> Job:
     """What is to be explained of a continuation: each of its tokens, by the prompt and the tokens before it."""
     following, against = continuation(explain.model, explain.tokenizer, reading, target, task, generation)
     count, length = len(following), len(reading)

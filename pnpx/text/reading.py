@@ -67,8 +67,10 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
         if isinstance(one, Mapping):
             rows = _read_ids(tokenizer, one, limit)
             if len(rows) != 1:
-                raise ValueError(f"in a list each mapping must hold one text, but that of input {number} holds "
-                                 f"{len(rows)}; give it by itself")
+                raise ValueError(
+                    f"in a list each mapping must hold one text, but that of input {number} holds "
+                    f"{len(rows)}; give it by itself"
+                )
             found += rows
         else:
             found.append(_read_text(tokenizer, one, number, limit))
@@ -96,8 +98,10 @@ def read_target(tokenizer: Any, target: Any) -> Reading:
         if ids.ndim == 2 and len(ids) == 1:
             ids = ids[0]
         if ids.ndim != 1 or not ids.numel():
-            raise ValueError("a target of generation is a text or token ids of shape (length,) with at least one "
-                             f"token, but got ids of shape {tuple(ids.shape)}")
+            raise ValueError(
+                "a target of generation is a text or token ids of shape (length,) with at least one "
+                f"token, but got ids of shape {tuple(ids.shape)}"
+            )
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
 
 
@@ -193,8 +197,9 @@ def _rows(value: Any, name: str, integers: bool = True) -> list[Tensor]:
     if integers:
         for row in found:
             if row.is_floating_point() or row.ndim != 1:
-                raise ValueError(f"{name} must be integers (batch, length), but a row is {row.dtype} of shape "
-                                 f"{tuple(row.shape)}")
+                raise ValueError(
+                    f"{name} must be integers (batch, length), but a row is {row.dtype} of shape {tuple(row.shape)}"
+                )
         found = [row.long() for row in found]
     return found
 

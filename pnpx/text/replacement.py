@@ -41,13 +41,17 @@ def absent(tokenizer: Any, replacement: Replacement, vocabulary: int | None = No
     if replacement in own:
         return own[replacement]
     if replacement in TOKENS:
-        raise ValueError(f"this tokenizer has no {replacement} token that the model knows; choose replacement="
-                         f"{_choices(own)}, or another token of it")
+        raise ValueError(
+            f"this tokenizer has no {replacement} token that the model knows; choose replacement="
+            f"{_choices(own)}, or another token of it"
+        )
     known_tokens = tokenizer.get_vocab()
     if replacement in known_tokens and known_tokens[replacement] < (vocabulary or known_tokens[replacement] + 1):
         return int(known_tokens[replacement])
-    raise ValueError(f"replacement must be {_choices(own)}, a token or its id, but is {replacement!r}; "
-                     f"{nearest(replacement, [*own, 'zero', 'delete'])}")
+    raise ValueError(
+        f"replacement must be {_choices(own)}, a token or its id, but is {replacement!r}; "
+        f"{nearest(replacement, [*own, 'zero', 'delete'])}"
+    )
 
 
 def special_ids(tokenizer: Any) -> set[int]:

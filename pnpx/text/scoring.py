@@ -79,12 +79,19 @@ class Scored:
     def of(cls, scores: Sequence[Tensor], explainer: Mapping[str, Any], explanation: Explanation) -> "Scored":
         """Scores made of an explanation of the core."""
         diagnostics = {name: value for name, value in explanation.diagnostics.items() if name != "by_group"}
-        return cls(scores, explainer, explanation.targets, explanation.output, explanation.prediction,
-                   explanation.probability, diagnostics)
+        return cls(
+            scores,
+            explainer,
+            explanation.targets,
+            explanation.output,
+            explanation.prediction,
+            explanation.probability,
+            diagnostics,
+        )
 
 
 def score(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
-    """The scores of the units of the job's texts for ``targets``, (texts,) or (texts, targets), or what is predicted."""
+    """The scores of the units for ``targets``, (texts,) or (texts, targets), or for what is predicted."""
     if not issubclass(explain.method, PerturbationExplainer):
         return _by_gradients(explain, job, targets)
     if explain.absent == "delete":
@@ -102,8 +109,10 @@ def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) ->
     explanation = explainer.explain(batch, targets)
     sides = tensors(explanation.attributions)
     if len(sides) != (1 if "layer" in explain.parameters else len(job.places)):
-        raise ValueError(f"texts are explained at one place, which has a vector for each token, but layer={layer!r} "
-                         f"has {len(sides)} tensors")
+        raise ValueError(
+            f"texts are explained at one place, which has a vector for each token, but layer={layer!r} "
+            f"has {len(sides)} tensors"
+        )
     several = targets is not None and targets.ndim == 2
     for side in sides[:1]:
         if side.ndim != 3 + several or side.shape[-2] != batch["input_ids"].shape[1]:
@@ -142,7 +151,7 @@ def _by_replacement(explain: "TextExplainer", job: Job, targets: Tensor | None) 
     scores = []
     for row, units in enumerate(job.units):
         own = torch.zeros(*by_group.shape[1:-1], len(units), dtype=by_group.dtype)
-        grouped = numbers[row][numbers[row] >= 0].unique()
+        grouped = sorted({number for number in numbers[row].tolist() if number >= 0})
         own[..., grouped] = by_group[row][..., grouped]
         scores.append(own)
     return Scored.of(scores, described(explain, explainer), explanation)
@@ -167,8 +176,15 @@ def made(explain: "TextExplainer", job: Job, batch: Mapping[str, Tensor], **more
 def described(explain: "TextExplainer", explainer: Explainer) -> dict[str, Any]:
     """The explainer's parameters as the user gave them, rather than as they were made for one batch."""
     found = explainer.parameters
-    made_here = {"forward_arg_extractor", "additional_forward_arg_extractor", "padding_mask_extractor", "groups",
-                 "baseline", "window", "stride"}
+    made_here = {
+        "forward_arg_extractor",
+        "additional_forward_arg_extractor",
+        "padding_mask_extractor",
+        "groups",
+        "baseline",
+        "window",
+        "stride",
+    }
     if issubclass(explain.method, PerturbationExplainer):
         found = {name: value for name, value in found.items() if name not in made_here}
         absent = explain.absent

@@ -98,8 +98,8 @@ class Outputs:
         indices: which class or token there, (n,).
         names: what they are called.
         against: tokens whose score is taken off, (n,); None: none is.
-        parts: for each which logits it is in, such as "start_logits", whose classes are the positions in the text; None:
-            the ``logits``.
+        parts: for each which logits it is in, such as "start_logits", whose classes are positions; None: the
+            ``logits``.
     """
 
     kind: Kind
