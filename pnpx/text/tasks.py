@@ -13,10 +13,11 @@ Kind = Literal["sequence", "tokens", "span", "masked", "causal", "encoder_decode
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and the places of the embeddings: one, or those of encoder and decoder."""
+    """A task, the places of the embeddings, one, or those of encoder and decoder, and how many classes there are."""
 
     kind: Kind
     embeddings: tuple[str, ...]
+    classes: int | None = None
 
 
 def configuration(model: nn.Module) -> Any:
@@ -35,6 +36,16 @@ def length_limit(model: nn.Module, tokenizer: Any) -> int | None:
     # A tokenizer that knows of no limit gives a huge number.
     found = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(found, default=None)
+
+
+def known_tokens(model: nn.Module) -> int | None:
+    """How many tokens the model knows, as far as it tells; a tokenizer may have more, or fewer."""
+    for module in model.modules():
+        table = getattr(module, "get_input_embeddings", None)
+        if callable(table):
+            count = getattr(table(), "num_embeddings", None)
+            return None if count is None else int(count)
+    return None
 
 
 def detect(model: nn.Module, arguments: dict[str, Tensor]) -> Task:
@@ -65,11 +76,11 @@ def detect(model: nn.Module, arguments: dict[str, Tensor]) -> Task:
             f"{type(output).__name__}; a model without a head scores nothing"
         )
     if logits.ndim == 2:
-        return Task("sequence", places)
+        return Task("sequence", places, logits.shape[1])
     vocabulary = _vocabulary(model)
     if vocabulary is None or logits.shape[2] != vocabulary:
-        return Task("tokens", places)
-    return Task("causal" if _is_causal(model, arguments, logits) else "masked", places)
+        return Task("tokens", places, logits.shape[2])
+    return Task("causal" if _is_causal(model, arguments, logits) else "masked", places, logits.shape[2])
 
 
 def _part(output: Any, name: str) -> Tensor | None:
