@@ -1,15 +1,17 @@
 """Taking gradients of a model's scores at one place: what the places have in common."""
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from pnpx.attributors.batch import rows_of_call
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call
 from pnpx.scores import Aim
@@ -207,12 +209,55 @@ class Bound(ABC):
     def _require_agreement(self, output: Any, last: Point, copies: int) -> None:
         """Require that ``output``, for so many copies, ends with what the last one alone gives.
 
-        The last one: what depends on the rows before it, as a running sum over the batch does, shows there.
+        The last one: what depends on the rows before it, as a running sum over the batch does, shows there. Its last
+        sample by itself is enough, and costs least; only where samples are not independent it takes all of them.
         """
         with torch.no_grad():
+            sample = self.last_sample()
+            if sample is not None:
+                try:
+                    alone = sample.run(sample._joined([self._of_last_sample(last)]), 1)
+                    if ends_with(output, alone, copies * self.batch_size):
+                        return
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except Exception:
+                    # A model may want more than one sample. Whatever else it is shows up again with all of them.
+                    pass
             alone = self.run(self._joined([last]), 1)
             if not ends_with(output, alone, copies):
                 raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+
+    def last_sample(self) -> "Bound | None":
+        """This place in the call for the last sample alone; None where it cannot be cut out."""
+        if self.batch_size == 1 or any(value.axis is None for value in self.values):
+            return None
+        if any(is_packed([self.place, self.call.values])):
+            return None
+        try:
+            call = rows_of_call(self.call, self._last)
+        except (ValueError, IndexError):
+            return None
+        if call.batch_size != 1:
+            return None
+        sample = copy.copy(self)
+        sample.call, sample.batch_size = call, 1
+        tensors_of_sample = self._of_last_sample([value.tensor for value in self.values])
+        sample.values = [
+            replace(value, tensor=tensor, valid=None if value.valid is None else value.valid[self._last])
+            for value, tensor in zip(self.values, tensors_of_sample, strict=True)
+        ]
+        return sample
+
+    @property
+    def _last(self) -> slice:
+        return slice(self.batch_size - 1, self.batch_size)
+
+    def _of_last_sample(self, point: Point) -> list[Tensor]:
+        return [
+            tensor.narrow(value.axis or 0, self.batch_size - 1, 1)
+            for tensor, value in zip(point, self.values, strict=True)
+        ]
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
         """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).

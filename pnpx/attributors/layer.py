@@ -1,10 +1,11 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
+import copy
 import itertools
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.base import Attributor, Bound, Point, ends_with, explainable, same, warn_unsteady
-from pnpx.attributors.batch import arguments, copies_of, rows_of_call
+from pnpx.attributors.batch import arguments, copies_of, rows_of, rows_of_call
 from pnpx.attributors.guard import unchecked
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Key, Watch, can_be_hollow, reads
@@ -22,7 +23,7 @@ from pnpx.attributors.recording import Reached, Recording
 from pnpx.attributors.repeating import axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten, Replay, absent, dropped
 from pnpx.extractors import Call, Signature
-from pnpx.structure import Structure, rebuild, tensors
+from pnpx.structure import Structure, is_packed, rebuild, tensors
 
 _ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
@@ -83,6 +84,8 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._replay: bool | None = None if self._recording.prefix else False
         self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
+        self._whole = True  # not of one sample cut out
+        self._used: Collection[Key] | None = None
         # Which of the arguments' tensors were watched, and which of these a replay does not read.
         self._watched: set[int] = set()
         self._unread: frozenset[int] = frozenset()
@@ -132,9 +135,37 @@ class LayerBound(Bound):
 
     def several_agree(self, point: Point) -> bool:
         # One pass tells both: a replay of the clean values, behind another copy, must end with the first pass's output.
-        if self._replay is None and self._replay_agrees(point):
-            self._replay = self._several_work = True
+        # The last sample by itself tells it for least; only where samples are not independent it takes all of them.
+        if self._replay is None:
+            sample = self.last_sample()
+            if sample is not None and sample._replay_agrees(self._of_last_sample(point)):
+                self._drop_all_but(sample._used, sample._watched)
+                self._replay = self._several_work = True
+            elif self._replay_agrees(point):
+                self._replay = self._several_work = True
         return self._several_work is True
+
+    def last_sample(self) -> "LayerBound | None":
+        sample = super().last_sample()
+        if not isinstance(sample, LayerBound) or any(is_packed(self._prefix_outputs())):
+            return None
+        sample._whole, sample._stand_ins = False, {}
+        sample.place = self._row_of(self.place, self._axes)
+        events = [
+            replace(event, output=self._row_of(event.output, axes))
+            for event, axes in zip(self._recording.prefix or [], self._prefix_axes, strict=True)
+        ]
+        sample._recording = copy.copy(self._recording)
+        sample._recording.prefix = None if self._recording.prefix is None else events
+        output = self._output
+        sample._output = output[-1:] if isinstance(output, list) else rows_of(output, self._last, self.batch_size)
+        return sample
+
+    def _row_of(self, value: Structure, axes: Sequence[int | None]) -> Structure:
+        """What ``value`` holds of the last sample."""
+        leaves = zip(tensors(value), axes, strict=True)
+        last = self.batch_size - 1
+        return rebuild(value, [leaf if axis is None else leaf.narrow(axis, last, 1) for leaf, axis in leaves])
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -352,8 +383,9 @@ class LayerBound(Bound):
                 # A model whose modules hand each other values behind the scenes cannot be replayed in part.
                 agrees = False
             if agrees:
-                if watch is not None:
-                    self._drop_all_but(watch.used)
+                if watch is not None and self._whole:
+                    self._drop_all_but(watch.used, self._watched)
+                self._used = None if watch is None else watch.used
                 return True
         if other is None and not self._agrees(self._run_clean(None, replay=False), None):
             warn_unsteady()
@@ -363,6 +395,8 @@ class LayerBound(Bound):
         try:
             return self._run_clean(other, replay=True, watch=watch)
         except Overwritten:
+            if not self._whole:
+                raise
             # Noted once more, with a copy of everything: this is what most models do not need.
             self._recording.prefix = self._look(self.call).prefix
             return self._run_clean(other, replay=True, watch=watch)
@@ -376,10 +410,13 @@ class LayerBound(Bound):
         with torch.no_grad():
             return self._run(self._joined(points), len(points), replay, watch)
 
-    def _drop_all_but(self, used: Collection[Key]) -> None:
+    def _drop_all_but(self, used: Collection[Key] | None, watched: Collection[int]) -> None:
+        """Keep only what is ``used`` of the prefix, and of the arguments ``watched``; all if that is not known."""
+        if used is None:
+            return
         for number, event in enumerate(self._recording.prefix or []):
             event.keep({index for at, index in used if at == number})
-        self._unread = frozenset(index for index in self._watched if (_ARGUMENTS, index) not in used)
+        self._unread = frozenset(index for index in watched if (_ARGUMENTS, index) not in used)
 
     def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
         """Where an argument is among those that the model is called with."""
