@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pnpx.attributors import left_as_found
 from pnpx.explainers.base import Explainer
 from pnpx.suggest import nearest
-from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS, aggregate, reduce_embedding
+from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS, aggregate, both_sides, reduce_embedding
 from pnpx.text.generation import Contrast, generated, shifted
 from pnpx.text.granularity import GRANULARITIES, Granularity, units
 from pnpx.text.reading import Reading, Texts, is_single, read, read_target
@@ -130,8 +130,10 @@ nearest: 'word'
             raise ValueError(f"there must be a target for each of the {n_texts} texts, but there are {len(targets)}")
         return list(targets)
 
-    def _explainer(self, layer: Any, **more: Any) -> Explainer:
-        parameters = {"layer": layer, **self.parameters, **more}
+    def _explainer(self, task: Task, **more: Any) -> Explainer:
+        parameters = {**self.parameters, **more}
+        if "layer" not in parameters:
+            parameters["layer"] = task.layer
         return self.method(self.model, **parameters)
 
     # Classification: several texts a pass, those of like length together
@@ -143,7 +145,7 @@ nearest: 'word'
             classes = [wanted[index] for index in chosen]
             batch = _padded(some, self._pad)
             explainer = self._explainer(
-                task.embeddings[0],
+                task,
                 forward_arg_extractor="input_ids",
                 additional_forward_arg_extractor=[name for name in batch if name != "input_ids"],
                 padding_mask_extractor="attention_mask",
@@ -180,7 +182,7 @@ nearest: 'word'
         self, explanation: Any, row: int, reading: Reading, classes: Classes, explainer: Explainer, seconds: float
     ) -> TextExplanation:
         several = not classes.single and classes.indices is not None
-        scores = self._of_tokens(explanation.attributions[row], len(reading), several)
+        scores = self._of_tokens(self._joined(explanation.attributions)[row], len(reading), several)
         parts = units(reading.encoded, self.granularity)
         names = self._labels
         chosen: Sequence[int] = classes.indices or ()
@@ -205,6 +207,18 @@ nearest: 'word'
             diagnostics={name: value[row].cpu() for name, value in explanation.diagnostics.items()},
         )
 
+    def _joined(self, attributions: Any) -> Tensor:
+        """One tensor of attributions: where encoder and decoder read the text, of both sides."""
+        sides = attributions if isinstance(attributions, tuple) else (attributions,)
+        if len(sides) == 2 and "layer" not in self.parameters:
+            return both_sides(*sides)
+        if len(sides) != 1 or not isinstance(sides[0], Tensor):
+            raise TypeError(
+                "the scores of a text come from one tensor (batch, length, width), but there is "
+                f"{len(sides)} at layer={self.parameters.get('layer')!r}; choose a layer that gives a single tensor"
+            )
+        return sides[0]
+
     def _of_tokens(self, attributions: Tensor, length: int, several: bool) -> Tensor:
         """Scores of tokens, ([targets,] length), from attributions of their embeddings, ([targets,] padded, width)."""
         reduced = reduce_embedding(attributions, self.reduce)
@@ -216,7 +230,6 @@ nearest: 'word'
         start = time.perf_counter()
         batch = _padded([reading], self._pad)
         encoded, length = reading.encoded, len(reading)
-        layer: Any = task.embeddings[0]
         causal = None
         if task.kind in ("causal", "encoder_decoder"):
             following, against = self._continuation(reading, target, task, generation)
@@ -227,7 +240,6 @@ nearest: 'word'
                 positions = positions + length - 1
                 batch = _padded([Reading(torch.cat([reading.ids, following.ids]), encoded)], self._pad)
             else:
-                layer = list(task.embeddings)
                 batch["decoder_input_ids"] = shifted(self.model, following.ids)[None]
             outputs = Outputs(positions, following.ids, names, against)
             causal = torch.ones(count, length + count).tril(length - 1).bool()
@@ -235,7 +247,7 @@ nearest: 'word'
             outputs = self._chosen(reading, target, task, batch)
         mode = self.parameters.get("inference_mode", "logits")
         explainer = self._explainer(
-            layer,
+            task,
             forward_arg_extractor="input_ids",
             additional_forward_arg_extractor=[name for name in batch if name != "input_ids"],
             output_extractor=lambda output: outputs.read(output, mode),
@@ -243,6 +255,8 @@ nearest: 'word'
         )
         explanation = explainer.explain(batch, torch.arange(len(outputs.names))[None])
         attributions = explanation.attributions
+        if task.kind != "encoder_decoder":
+            attributions = self._joined(attributions)
         sides = attributions if isinstance(attributions, tuple) else (attributions,)
         scores = [reduce_embedding(side[0], self.reduce) for side in sides]
         if len(scores) == 2:  # the decoder reads what it generated one step later, its start token first
