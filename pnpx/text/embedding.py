@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors import left_as_found
+from pnpx.attributors import left_as_found, unwrapped
 
 
 def run(model: nn.Module, arguments: dict[str, Tensor]) -> tuple[Any, list[nn.Module]]:
     """What the model returns, and the modules that made vectors of token ids, in order, once for each time."""
+    model = unwrapped(model)  # as it was written: inside compiled code no module is seen to run
     with left_as_found(model), torch.no_grad(), _embedding(model, arguments["input_ids"]) as ran:
         return model(**arguments), ran
 
@@ -54,7 +55,7 @@ def _embedding(model: nn.Module, ids: Tensor) -> Iterator[list[nn.Module]]:
 def places(model: nn.Module, ran: list[nn.Module], most: int) -> tuple[str, ...]:
     """The paths of the first of the modules that `run` found, ``most`` of them; with the number of the call where one
     ran several times."""
-    paths = {id(module): path for path, module in model.named_modules()}
+    paths = {id(module): path for path, module in unwrapped(model).named_modules()}
     found = []
     for number, module in enumerate(ran[:most]):
         several = sum(one is module for one in ran) > 1

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from pnpx.text.granularity import GRANULARITIES, Granularity, units
 from pnpx.text.reading import Reading, Texts, is_single, read, read_target
 from pnpx.text.record import TextExplanation
 from pnpx.text.targets import Classes, Outputs, classes_of, label_names
-from pnpx.text.tasks import Task, configuration, detect, length_limit
+from pnpx.text.tasks import SPAN, Task, configuration, detect, length_limit, logits_of, span_of
 
 _OWN = ("granularity", "aggregation", "reduce")
 
@@ -304,13 +304,12 @@ nearest: 'word'
         with left_as_found(self.model), torch.no_grad():
             output = self.model(**{name: value.to(device) for name, value in batch.items()})
         if task.kind == "span":
-            ends = ("start_logits", "end_logits")
-            best = [int(output[part][0].argmax()) for part in ends] if target is None else [int(one) for one in target]
+            best = [int(one) for one in target or [part[0].argmax() for part in span_of(output) or ()]]
             names = tuple(
                 f"{what}: {reading.encoded.tokens[at]}" for what, at in zip(("start", "end"), best, strict=True)
             )
-            return Outputs(torch.zeros(2, dtype=torch.long), torch.tensor(best), names, parts=ends)
-        logits = output if isinstance(output, Tensor) else output.logits if hasattr(output, "logits") else output[0]
+            return Outputs(torch.zeros(2, dtype=torch.long), torch.tensor(best), names, parts=SPAN)
+        logits = cast(Tensor, logits_of(output))
         if task.kind == "masked":
             places = (reading.ids == self.tokenizer.mask_token_id).nonzero()[:, 0].tolist()
             if target is None and not places:

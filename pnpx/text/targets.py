@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.suggest import nearest
-from pnpx.text.tasks import configuration
+from pnpx.text.tasks import SPAN, configuration, logits_of, span_of
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,11 @@ class Outputs:
     def _logits(self, output: Any, number: int) -> Tensor:
         """(rows, length, classes)."""
         if self.parts is not None:
-            logits: Tensor = output[self.parts[number]]
-            return logits[:, None]  # the positions are the classes
-        return _logits_of(output)
-
-
-def _logits_of(output: Any) -> Tensor:
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if found is None:
-        found = output["logits"] if isinstance(output, dict) else output[0]
-    return found
+            span = span_of(output)
+            if span is not None:
+                return span[SPAN.index(self.parts[number])][:, None]  # the positions are the classes
+        else:
+            found = logits_of(output)
+            if found is not None:
+                return found
+        raise TypeError(f"the model returned a {type(output).__name__} without what it returned before")

@@ -105,7 +105,7 @@ def _tried(model: nn.Module, arguments: dict[str, Tensor]) -> Task:
     where = places(model, ran, 2 if two else 1)
     if _is_span(output, arguments["input_ids"]):
         return Task("span", where)
-    logits = _logits(output)
+    logits = logits_of(output)
     if logits is None or logits.ndim not in (2, 3):
         raise TypeError(
             f"the model must return logits (batch, classes) or (batch, length, classes), but returned a "
@@ -125,7 +125,7 @@ def _part(output: Any, name: str) -> Tensor | None:
     return part if isinstance(part, Tensor) else None
 
 
-def _logits(output: Any) -> Tensor | None:
+def logits_of(output: Any) -> Tensor | None:
     """The logits in what a model returned: the tensor itself, its ``logits``, or the first of a tuple."""
     if isinstance(output, Tensor):
         return output
@@ -134,13 +134,24 @@ def _logits(output: Any) -> Tensor | None:
     return _part(output, "logits")
 
 
+SPAN = ("start_logits", "end_logits")
+
+
+def span_of(output: Any) -> tuple[Tensor, Tensor] | None:
+    """The scores of each token as the beginning, and as the end, of an answer, (batch, length) each."""
+    start, end = (_part(output, name) for name in SPAN)
+    if start is not None and end is not None:
+        return start, end
+    pair = output[:2] if isinstance(output, (tuple, list)) else ()
+    if len(pair) == 2 and all(isinstance(part, Tensor) and part.ndim == 2 for part in pair):
+        return pair[0], pair[1]
+    return None
+
+
 def _is_span(output: Any, ids: Tensor) -> bool:
-    """Whether the output scores each token as the beginning and as the end of an answer."""
-    if _part(output, "start_logits") is not None and _part(output, "end_logits") is not None:
-        return True
-    # Without names: two numbers for each token. As many classes as tokens would be chance.
-    pair = output[:2] if isinstance(output, (tuple, list)) and len(output) > 1 else ()
-    return len(pair) == 2 and all(isinstance(part, Tensor) and part.shape == ids.shape for part in pair)
+    # Without names it is two numbers for each token. As many classes as tokens would be chance.
+    span = span_of(output)
+    return span is not None and all(_part(output, SPAN[0]) is not None or part.shape == ids.shape for part in span)
 
 
 def _vocabulary(model: nn.Module, ran: list[nn.Module]) -> set[int]:
@@ -161,11 +172,11 @@ def _is_causal(model: nn.Module, arguments: dict[str, Tensor], logits: Tensor) -
             name: value.repeat(1, 2) if value.shape == ids.shape else value for name, value in arguments.items()
         }
         ids = arguments["input_ids"]
-        first = _logits(run(model, arguments)[0])
+        first = logits_of(run(model, arguments)[0])
         logits = logits if first is None else first
     other = ids.clone()
     other[:, -1] = torch.where(ids[:, -1] == 0, 1, 0)
-    changed = _logits(run(model, {**arguments, "input_ids": other})[0])
+    changed = logits_of(run(model, {**arguments, "input_ids": other})[0])
     if changed is None:
         return False
     # To rounding: in a net with random weights one token of many changes little. In half precision that may be less
