@@ -1,5 +1,6 @@
 """Integrated gradients: the mean gradient on a path from a baseline, times the path."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,15 +12,19 @@ from torch import Tensor
 from pnpx.attributors import Bound
 from pnpx.baselines import BASELINES, Baseline, baseline_call
 from pnpx.explainers.base import require_count
+from pnpx.explainers.pieces import Piece
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, tunable
 from pnpx.scores import Aim, Targets
 from pnpx.statistics import Sum
+from pnpx.structure import Structure
 from pnpx.suggest import nearest
 
-Rule = Literal["gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
-RULES = ("gausslegendre", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid")
+Rule = Literal["gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
+RULES = ("gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid")
+
+_NEAREST = 1e-14  # the position up to which graded nodes resolve what happens near the baseline
 
 
 @dataclass(frozen=True)
@@ -28,18 +33,27 @@ class IntegratedGradients(GradientExplainer):
     2017, arXiv:1703.01365).
 
     The attributions of a sample add up to the score there less that at the baseline; what numerical integration misses
-    of it is in the ``diagnostics`` of `explain`, and given by `completeness_gap`.
+    of it is in the ``diagnostics`` of `explain`: ``completeness_gap``, also given by that method, and ``relative_gap``,
+    its magnitude as a share of the difference. (Not of less than a hundredth of the attributions' magnitudes together,
+    or of what the scores' precision tells apart: a difference of about zero says nothing about the integration.)
+
+    Near the zero vectors a network of norms, such as Llama, changes most between 1e-12 and 1e-1 of the path, and the
+    usual rules miss it all. Choose another baseline there, such as `pnpx.baselines.Token`, or ``rule="graded"``.
 
     Args:
         n_steps: how many points on the path.
         baseline: an input: a number, a tensor, "zeros", "mean", "blur", a callable on the input, or one for each input.
             At a layer the path runs between what the layer gives for it and for the input itself.
-        rule: the rule of integration.
+        rule: the rule of integration. "gausslegendre" is best for what is smooth along the path, "graded" where the
+            score changes at no telling how small a distance from the baseline; see `nodes`.
+        gap_tolerance: the largest ``relative_gap`` without a warning, from `attribute` as well as `explain`; None: no
+            warning, and `attribute` saves a forward pass at the baseline (at the inputs one more).
     """
 
     n_steps: int = tunable(32, Range(10, 100))
     baseline: Baseline = 0.0
     rule: Rule = "gausslegendre"
+    gap_tolerance: float | None = 0.05
 
     statistic = Sum
 
@@ -48,13 +62,18 @@ class IntegratedGradients(GradientExplainer):
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, but is {self.rule!r}")
         require_count("n_steps", self.n_steps, 2 if self.rule == "riemann_trapezoid" else 1)
-        if self.rule == "gausslegendre" and self.n_steps > 4096:
+        if self.rule in ("gausslegendre", "graded") and self.n_steps > 4096:
             raise ValueError(
-                "`n_steps <= 4096` must hold for rule='gausslegendre', whose nodes take memory as its square, but got "
+                f"`n_steps <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but got "
                 f"n_steps={self.n_steps}; choose rule='riemann_middle'"
             )
         if isinstance(self.baseline, str) and self.baseline not in BASELINES:
             raise ValueError(f"no baseline {self.baseline!r}; {nearest(self.baseline, BASELINES)}")
+        if self.gap_tolerance is not None:
+            if isinstance(self.gap_tolerance, bool) or not isinstance(self.gap_tolerance, (int, float)):
+                raise TypeError(f"gap_tolerance must be a number or None, but got {self.gap_tolerance!r}")
+            if not self.gap_tolerance > 0:
+                raise ValueError(f"`gap_tolerance > 0` must hold, but got gap_tolerance={self.gap_tolerance}")
 
     @property
     def n_points(self) -> int:
@@ -74,17 +93,46 @@ class IntegratedGradients(GradientExplainer):
     def completeness_gap(self, inputs: Any, targets: Targets = None) -> Tensor:
         """How much the attributions of each sample miss of its score less that at the baseline: (batch,), or
         (batch, n_targets) for several targets a sample."""
-        *_, piece = self._all(inputs, targets, diagnose=True)
+        *_, piece = super()._all(inputs, targets, diagnose=True)
         return piece.diagnostics["completeness_gap"]
 
     def diagnose(self, bound: Bound, aim: Aim, reference: Call | None, found: list[list[Tensor]]) -> dict[str, Tensor]:
-        """The completeness gap."""
+        """The completeness gap, and its magnitude as a share of the difference of the scores."""
         starts, _ = self._path(bound, reference)
-        ends = [value.tensor for value in bound.values]
-        at_start, at_end = bound.scores([starts], aim)[:, 0], bound.scores([ends], aim)[:, 0]
         sums = torch.stack([_sum_by_sample(of_target, bound) for of_target in found])
-        gap = (at_end.to(sums) - at_start.to(sums)) - sums
-        return {"completeness_gap": gap[0] if aim.n_targets is None else gap.T}
+        masses = torch.stack([_sum_by_sample([one.abs() for one in of_target], bound) for of_target in found])
+        with torch.no_grad():
+            at_end = torch.stack(aim.scores(bound.output, 1)).reshape(sums.shape)
+        at_start = bound.scores([starts], aim)[:, 0]
+        rounding = min(1000 * torch.finfo(at_end.dtype).eps, 1.0)
+        at_start, at_end = at_start.to(sums), at_end.to(sums)
+        gap = (at_end - at_start) - sums
+        least = torch.maximum(0.01 * masses, rounding * torch.maximum(at_start.abs(), at_end.abs()))
+        share = gap.abs() / torch.maximum((at_end - at_start).abs(), least).clamp(min=torch.finfo(sums.dtype).tiny)
+        by_name = {"completeness_gap": gap, "relative_gap": share}
+        return {name: value[0] if aim.n_targets is None else value.T for name, value in by_name.items()}
+
+    def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
+        found = super()._all(inputs, targets, diagnose or self.gap_tolerance is not None)
+        if self.gap_tolerance is not None:
+            # `explain` is one call further away from here than `attribute` is.
+            self._warn(found[2].diagnostics["relative_gap"], self.gap_tolerance, level=5 if diagnose else 4)
+        return found
+
+    def _warn(self, share: Tensor, tolerance: float, level: int) -> None:
+        above = share > tolerance
+        if not above.any():
+            return
+        samples = above if above.ndim == 1 else above.any(1)
+        other = "" if self.rule == "graded" else ", or rule='graded' where norms do, as those of Llama near zero"
+        warnings.warn(
+            f"what {self.n_steps} steps miss of score(input) - score(baseline) is up to {float(share[above].max()):.0%} of "
+            f"it, and above gap_tolerance={tolerance:g} for {int(samples.sum())} of {len(samples)} samples: the gradient "
+            f"changes too fast on the path; choose more n_steps{other}, or a baseline nearer to the input, such as "
+            "pnpx.baselines.Token for tokens; gap_tolerance=None turns this warning off",
+            RuntimeWarning,
+            stacklevel=level,
+        )
 
     @staticmethod
     def _path(bound: Bound, reference: Call | None) -> tuple[list[Tensor], list[Tensor]]:
@@ -113,12 +161,20 @@ def _sum_by_sample(attributions: list[Tensor], bound: Bound) -> Tensor:
 def nodes(rule: Rule, n_steps: int) -> tuple[list[float], list[float]]:
     """Positions on the path, from 0 at the baseline to 1, and the weights of the gradients there, which add up to 1.
 
+    The graded nodes are those of Gauss and Legendre in the logarithm of the position, from 1e-14 on: as many for each
+    power of ten. Whatever the distance from the baseline at which the score changes, 64 of them integrate it to about
+    1e-3, and what changes slowly, such as polynomials of the position, still to about 1e-10.
+
     >>> nodes("riemann_middle", 2)
     ([0.25, 0.75], [0.5, 0.5])
     """
-    if rule == "gausslegendre":
-        positions, weights = np.polynomial.legendre.leggauss(n_steps)
-        return list((positions + 1) / 2), list(weights / 2)
+    if rule in ("gausslegendre", "graded"):
+        roots, halves = np.polynomial.legendre.leggauss(n_steps)
+        positions, weights = (roots + 1) / 2, halves / 2
+        if rule == "graded":
+            positions = _NEAREST ** (1 - positions)
+            weights = weights * positions / (weights * positions).sum()
+        return positions.tolist(), weights.tolist()
     if rule == "riemann_trapezoid":
         inner = 1 / (n_steps - 1)
         return list(np.linspace(0, 1, n_steps)), [inner / 2, *[inner] * (n_steps - 2), inner / 2]
