@@ -125,11 +125,12 @@ class IntegratedGradients(GradientExplainer):
             return
         samples = above if above.ndim == 1 else above.any(1)
         other = "" if self.rule == "graded" else ", or rule='graded' where norms do, as those of Llama near zero"
+        worst, count = float(share[above].max()), int(samples.sum())
         warnings.warn(
-            f"what {self.n_steps} steps miss of score(input) - score(baseline) is up to {float(share[above].max()):.0%} of "
-            f"it, and above gap_tolerance={tolerance:g} for {int(samples.sum())} of {len(samples)} samples: the gradient "
-            f"changes too fast on the path; choose more n_steps{other}, or a baseline nearer to the input, such as "
-            "pnpx.baselines.Token for tokens; gap_tolerance=None turns this warning off",
+            f"what {self.n_steps} steps miss of score(input) - score(baseline) is up to {worst:.0%} of it, and above "
+            f"gap_tolerance={tolerance:g} for {count} of {len(samples)} samples: the gradient changes too fast on the "
+            f"path; choose more n_steps{other}, or a baseline nearer to the input, such as pnpx.baselines.Token for "
+            "tokens; gap_tolerance=None turns this warning off",
             RuntimeWarning,
             stacklevel=level,
         )
