@@ -1,7 +1,7 @@
 """Where a model makes vectors of token ids, seen while it runs."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,3 +62,17 @@ def places(model: nn.Module, ran: list[nn.Module], most: int) -> tuple[str, ...]
         call = sum(one is module for one in ran[: number + 1])
         found.append(f"{paths[id(module)]}#{call}" if several else paths[id(module)])
     return tuple(found)
+
+
+def layer_of(where: Sequence[str]) -> str | list[str]:
+    """The ``layer`` of an explainer for these places.
+
+    Raises:
+        LookupError: there are none.
+    """
+    if not where:
+        raise LookupError(
+            "the model does not tell where token ids become vectors: no module that ran is given by "
+            "get_input_embeddings, and none is an nn.Embedding of the ids; say where to explain: layer="
+        )
+    return where[0] if len(where) == 1 else list(where)

@@ -9,34 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.text.embedding import places, run
+from pnpx.text.returned import is_span, logits_of
 
 Kind = Literal["sequence", "tokens", "span", "masked", "causal", "encoder_decoder"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task, and the places of the embeddings: one, or those of encoder and decoder; none where the model tells none.
+    """A task, the places of the embeddings, and how many classes there are.
 
-    A model whose decoder reads the text that its encoder reads, as BART's classifier, has two places and generates
-    nothing.
+    The places are one, or those of encoder and decoder; none where the model tells none. A model whose decoder reads
+    the text that its encoder reads, as BART's classifier does, has two places and generates nothing.
     """
 
     kind: Kind
     embeddings: tuple[str, ...]
-
-    @property
-    def layer(self) -> str | list[str]:
-        """The places, as ``layer`` of an explainer.
-
-        Raises:
-            LookupError: the model does not tell them.
-        """
-        if not self.embeddings:
-            raise LookupError(
-                "the model does not tell where token ids become vectors: no module that ran is given by "
-                "get_input_embeddings, and none is an nn.Embedding of the ids; say where to explain: layer="
-            )
-        return self.embeddings[0] if len(self.embeddings) == 1 else list(self.embeddings)
+    classes: int | None = None
 
 
 def configuration(model: nn.Module) -> Any:
@@ -55,6 +43,16 @@ def length_limit(model: nn.Module, tokenizer: Any) -> int | None:
     # A tokenizer that knows of no limit gives a huge number.
     found = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(found, default=None)
+
+
+def known_tokens(model: nn.Module) -> int | None:
+    """How many tokens the model knows, as far as it tells; a tokenizer may have more, or fewer."""
+    for module in model.modules():
+        table = getattr(module, "get_input_embeddings", None)
+        if callable(table):
+            count = getattr(table(), "num_embeddings", None)
+            return None if count is None else int(count)
+    return None
 
 
 _lock = threading.Lock()
@@ -103,55 +101,16 @@ def _tried(model: nn.Module, arguments: dict[str, Tensor]) -> Task:
         # It wants to be given what the decoder reads.
         output, ran = run(model, {**arguments, "decoder_input_ids": arguments["input_ids"][:, :1]})
     where = places(model, ran, 2 if two else 1)
-    if _is_span(output, arguments["input_ids"]):
+    if is_span(output, arguments["input_ids"]):
         return Task("span", where)
     logits = logits_of(output)
-    if logits is None or logits.ndim not in (2, 3):
-        raise TypeError(
-            f"the model must return logits (batch, classes) or (batch, length, classes), but returned a "
-            f"{type(output).__name__}; a model without a head scores nothing"
-        )
     if logits.ndim == 2:
-        return Task("sequence", where)
+        return Task("sequence", where, logits.shape[1])
     if logits.shape[2] not in _vocabulary(model, ran):
-        return Task("tokens", where)
+        return Task("tokens", where, logits.shape[2])
     if len(where) == 2:
-        return Task("encoder_decoder", where)
-    return Task("causal" if _is_causal(model, arguments, logits) else "masked", where)
-
-
-def _part(output: Any, name: str) -> Tensor | None:
-    part = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
-    return part if isinstance(part, Tensor) else None
-
-
-def logits_of(output: Any) -> Tensor | None:
-    """The logits in what a model returned: the tensor itself, its ``logits``, or the first of a tuple."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return _part(output, "logits")
-
-
-SPAN = ("start_logits", "end_logits")
-
-
-def span_of(output: Any) -> tuple[Tensor, Tensor] | None:
-    """The scores of each token as the beginning, and as the end, of an answer, (batch, length) each."""
-    start, end = (_part(output, name) for name in SPAN)
-    if start is not None and end is not None:
-        return start, end
-    pair = output[:2] if isinstance(output, (tuple, list)) else ()
-    if len(pair) == 2 and all(isinstance(part, Tensor) and part.ndim == 2 for part in pair):
-        return pair[0], pair[1]
-    return None
-
-
-def _is_span(output: Any, ids: Tensor) -> bool:
-    # Without names it is two numbers for each token. As many classes as tokens would be chance.
-    span = span_of(output)
-    return span is not None and all(_part(output, SPAN[0]) is not None or part.shape == ids.shape for part in span)
+        return Task("encoder_decoder", where, logits.shape[2])
+    return Task("causal" if _is_causal(model, arguments, logits) else "masked", where, logits.shape[2])
 
 
 def _vocabulary(model: nn.Module, ran: list[nn.Module]) -> set[int]:
@@ -172,13 +131,10 @@ def _is_causal(model: nn.Module, arguments: dict[str, Tensor], logits: Tensor) -
             name: value.repeat(1, 2) if value.shape == ids.shape else value for name, value in arguments.items()
         }
         ids = arguments["input_ids"]
-        first = logits_of(run(model, arguments)[0])
-        logits = logits if first is None else first
+        logits = logits_of(run(model, arguments)[0])
     other = ids.clone()
     other[:, -1] = torch.where(ids[:, -1] == 0, 1, 0)
     changed = logits_of(run(model, {**arguments, "input_ids": other})[0])
-    if changed is None:
-        return False
     # To rounding: in a net with random weights one token of many changes little. In half precision that may be less
     # than rounding is, but then it changes many logits, where rounding changes few if any.
     before, after = logits[:, :-1], changed[:, :-1]

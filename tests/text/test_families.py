@@ -364,7 +364,7 @@ def test_a_model_without_a_table_needs_a_layer(tokenizer):
         TextExplainer(pnpx.Gradient, model, tokenizer)(SHORT, 1)
     (found,) = TextExplainer(pnpx.Gradient, model, tokenizer, layer="first", reduce="l2")(SHORT, 1)
     assert (found.scores > 0).all()
-    with pytest.raises(TypeError, match=r"one tensor \(batch, length, width\), but there is 2 at layer="):
+    with pytest.raises(ValueError, match=r"which has a vector for each token, but layer=.* has 2 tensors"):
         TextExplainer(pnpx.Gradient, model, tokenizer, layer=["first:input", "first"])(SHORT, 1)
 
 
