@@ -1,5 +1,6 @@
 """Integrated gradients: the mean gradient on a path from a baseline, times the path."""
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from pnpx.attributors import Bound
 from pnpx.baselines import BASELINES, Baseline, baseline_call
+from pnpx.explainers.absence import absent_values
 from pnpx.explainers.base import require_count
 from pnpx.explainers.pieces import Piece
 from pnpx.explainers.points import GradientExplainer, Point
@@ -24,6 +26,7 @@ from pnpx.suggest import nearest
 Rule = Literal["gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
 RULES = ("gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid")
 
+_PACKAGE = __name__.partition(".")[0]
 _NEAREST = 1e-14  # the position up to which graded nodes resolve what happens near the baseline
 
 
@@ -44,6 +47,8 @@ class IntegratedGradients(GradientExplainer):
         n_steps: how many points on the path.
         baseline: an input: a number, a tensor, "zeros", "mean", "blur", a callable on the input, or one for each input.
             At a layer the path runs between what the layer gives for it and for the input itself.
+        replacement: where the path begins, as a value at the layer itself, in the same forms; then ``baseline`` is not
+            used.
         rule: the rule of integration. "gausslegendre" is best for what is smooth along the path, "graded" where the
             score changes at no telling how small a distance from the baseline; see `nodes`.
         gap_tolerance: the largest ``relative_gap`` without a warning, from `attribute` as well as `explain`; None: no
@@ -54,6 +59,7 @@ class IntegratedGradients(GradientExplainer):
     baseline: Baseline = 0.0
     rule: Rule = "gausslegendre"
     gap_tolerance: float | None = 0.05
+    replacement: Baseline | None = None
 
     statistic = Sum
 
@@ -67,8 +73,9 @@ class IntegratedGradients(GradientExplainer):
                 f"`n_steps <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but got "
                 f"n_steps={self.n_steps}; choose rule='riemann_middle'"
             )
-        if isinstance(self.baseline, str) and self.baseline not in BASELINES:
-            raise ValueError(f"no baseline {self.baseline!r}; {nearest(self.baseline, BASELINES)}")
+        for given in (self.baseline, self.replacement):
+            if isinstance(given, str) and given not in BASELINES:
+                raise ValueError(f"no baseline {given!r}; {nearest(given, BASELINES)}")
         if self.gap_tolerance is not None:
             if isinstance(self.gap_tolerance, bool) or not isinstance(self.gap_tolerance, (int, float)):
                 raise TypeError(f"gap_tolerance must be a number or None, but got {self.gap_tolerance!r}")
@@ -81,7 +88,7 @@ class IntegratedGradients(GradientExplainer):
 
     def reference_call(self, call: Call) -> Call:
         """The call of the baseline."""
-        return baseline_call(call, self.baseline)
+        return call if self.replacement is not None else baseline_call(call, self.baseline)
 
     def points(self, bound: Bound, reference: Call | None) -> Iterator[Point]:
         """The nodes on the path."""
@@ -115,11 +122,10 @@ class IntegratedGradients(GradientExplainer):
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         found = super()._all(inputs, targets, diagnose or self.gap_tolerance is not None)
         if self.gap_tolerance is not None:
-            # `explain` is one call further away from here than `attribute` is.
-            self._warn(found[2].diagnostics["relative_gap"], self.gap_tolerance, level=5 if diagnose else 4)
+            self._warn(found[2].diagnostics["relative_gap"], self.gap_tolerance)
         return found
 
-    def _warn(self, share: Tensor, tolerance: float, level: int) -> None:
+    def _warn(self, share: Tensor, tolerance: float) -> None:
         above = share > tolerance
         if not above.any():
             return
@@ -132,15 +138,17 @@ class IntegratedGradients(GradientExplainer):
             f"path; choose more n_steps{other}, or a baseline nearer to the input, such as pnpx.baselines.Token for "
             "tokens; gap_tolerance=None turns this warning off",
             RuntimeWarning,
-            stacklevel=level,
+            stacklevel=_callers_level(),
         )
 
-    @staticmethod
-    def _path(bound: Bound, reference: Call | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _path(self, bound: Bound, reference: Call | None) -> tuple[list[Tensor], list[Tensor]]:
         """Where the path starts, and the way from there to the value, for each explained tensor."""
         if reference is None:
             raise RuntimeError("integrated gradients need the call of a baseline")
-        starts = bound.activations(reference)
+        if self.replacement is None:
+            starts = bound.activations(reference)
+        else:
+            starts = absent_values(bound.values, self.replacement)
         for start, value in zip(starts, bound.values, strict=True):
             if start.shape != value.tensor.shape:
                 raise ValueError(
@@ -148,6 +156,14 @@ class IntegratedGradients(GradientExplainer):
                     f"{tuple(value.tensor.shape)}; choose a baseline of the input's length"
                 )
         return starts, [value.tensor - start for start, value in zip(starts, bound.values, strict=True)]
+
+
+def _callers_level() -> int:
+    """The level, as the caller of this counts it for `warnings`, of the first call from outside of this package."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _sum_by_sample(attributions: list[Tensor], bound: Bound) -> Tensor:
@@ -163,8 +179,8 @@ def nodes(rule: Rule, n_steps: int) -> tuple[list[float], list[float]]:
     """Positions on the path, from 0 at the baseline to 1, and the weights of the gradients there, which add up to 1.
 
     The graded nodes are those of Gauss and Legendre in the logarithm of the position, from 1e-14 on: as many for each
-    power of ten. Whatever the distance from the baseline at which the score changes, 64 of them integrate it to about
-    1e-3, and what changes slowly, such as polynomials of the position, still to about 1e-10.
+    power of ten. At whatever distance from the baseline the score changes, down to 1e-12, 64 of them integrate it to
+    1e-4, and what changes slowly, such as polynomials of the position, to 1e-10.
 
     >>> nodes("riemann_middle", 2)
     ([0.25, 0.75], [0.5, 0.5])
@@ -174,7 +190,9 @@ def nodes(rule: Rule, n_steps: int) -> tuple[list[float], list[float]]:
         positions, weights = (roots + 1) / 2, halves / 2
         if rule == "graded":
             positions = _NEAREST ** (1 - positions)
-            weights = weights * positions / (weights * positions).sum()
+            weights = weights * positions * -np.log(_NEAREST)
+            weights[0] += _NEAREST  # for what is nearer still
+            weights /= weights.sum()
         return positions.tolist(), weights.tolist()
     if rule == "riemann_trapezoid":
         inner = 1 / (n_steps - 1)

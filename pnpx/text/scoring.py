@@ -17,6 +17,7 @@ from pnpx.text.embedding import layer_of
 from pnpx.text.encoded import Encoded
 from pnpx.text.granularity import Unit
 from pnpx.text.reading import Reading
+from pnpx.text.replacement import special_ids
 from pnpx.text.targets import Outputs
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) ->
     """Attributions of embeddings, reduced to scores of tokens, which are aggregated to those of units."""
     batch = job.batch(explain.pad)
     layer = explain.parameters["layer"] if "layer" in explain.parameters else layer_of(job.places)
-    explainer = made(explain, job, batch, layer=layer)
+    start = _start(explain, job, batch) if explain.has_path else {}
+    explainer = made(explain, job, batch, layer=layer, **start)
     explanation = explainer.explain(batch, targets)
     sides = tensors(explanation.attributions)
     if len(sides) != (1 if "layer" in explain.parameters else len(job.places)):
@@ -134,6 +136,30 @@ def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) ->
             of_tokens = torch.nn.functional.pad(of_tokens, (0, behind))
         found.append(aggregate(of_tokens.cpu(), units, explain.aggregation, job.causal))
     return Scored.of(found, described(explain, explainer), explanation)
+
+
+def _start(explain: "TextExplainer", job: Job, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Where the paths of tokens begin, as parameters of the explainer: at another token, or at zero.
+
+    Special tokens begin, and stay, where they are. So does the token that a decoder starts with.
+    """
+    absent = explain.absent
+    if absent == "zero":
+        return {"replacement": 0.0}
+    special = torch.tensor(sorted(special_ids(explain.tokenizer)), dtype=torch.long)
+
+    def without(ids: Tensor) -> Tensor:
+        return torch.where(torch.isin(ids, special), ids, int(absent))
+
+    if "decoder_input_ids" not in batch:
+        return {"baseline": without(batch["input_ids"])}
+    read = batch["decoder_input_ids"]
+    ids = ("input_ids", "decoder_input_ids")
+    return {
+        "forward_arg_extractor": ids,
+        "additional_forward_arg_extractor": [name for name in batch if name not in ids],
+        "baseline": (without(batch["input_ids"]), torch.cat([read[:, :1], without(read[:, 1:])], dim=1)),
+    }
 
 
 def _by_replacement(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
@@ -188,7 +214,7 @@ def described(explain: "TextExplainer", explainer: Explainer) -> dict[str, Any]:
         "window",
         "stride",
     }
-    if issubclass(explain.method, PerturbationExplainer):
+    if issubclass(explain.method, PerturbationExplainer) or explain.has_path:
         found = {name: value for name, value in found.items() if name not in made_here}
         absent = explain.absent
         found["replacement"] = absent if isinstance(absent, str) else explain.tokenizer.convert_ids_to_tokens(absent)
