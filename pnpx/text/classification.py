@@ -34,7 +34,7 @@ def classified(
         if classes.indices is not None:
             targets = torch.tensor([wanted[index].indices for index in chosen])
             targets = targets[:, 0] if classes.single else targets
-        held = [explain.held(reading) for reading in some]
+        held = [explain.held(reading) if explain.aggregated is None else set() for reading in some]
         scored = score(explain, Job(some, own, held, task.embeddings), targets)
         seconds = (time.perf_counter() - start) / len(chosen)
         for row, index in enumerate(chosen):

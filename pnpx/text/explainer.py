@@ -159,9 +159,10 @@ nearest: 'word'
         readings = read(self.tokenizer, texts, self.limit)
         if not readings:
             return []
+        count = known_tokens(self.model)
         for number, reading in enumerate(readings):
-            require_known(reading.ids, known_tokens(self.model), f"input {number}")
-        readings = [self._passed(reading) for reading in readings]
+            require_known(reading.ids, count, f"input {number}")
+        readings = self._passed(readings)
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         first = {name: value.to(device) for name, value in padded(readings[:1], self.pad).items()}
         task = detect(self.model, first)
@@ -233,10 +234,12 @@ nearest: 'word'
         held = {place for place, token in enumerate(reading.ids.tolist()) if token in special}
         return held | {piece.position for piece in reading.encoded.pieces() if piece.sequence is None}
 
-    def _passed(self, reading: Reading) -> Reading:
-        """The reading, with what the model's ``forward`` takes: tokenizers may give more."""
+    def _passed(self, readings: list[Reading]) -> list[Reading]:
+        """The readings, with what the model's ``forward`` takes: tokenizers may give more."""
         signature = Signature(unwrapped(self.model))
-        taken = {
-            name: value for name, value in reading.extras.items() if signature.open_ended or name in signature.names
-        }
-        return replace(reading, extras=taken)
+        if signature.open_ended:
+            return readings
+        return [
+            replace(reading, extras={name: reading.extras[name] for name in reading.extras if name in signature.names})
+            for reading in readings
+        ]
