@@ -17,7 +17,7 @@ from pnpx.text.choice import targets_of
 from pnpx.text.classification import classified
 from pnpx.text.granularity import GRANULARITIES, Granularity
 from pnpx.text.positions import explained
-from pnpx.text.reading import Reading, Texts, is_single, read, require_known
+from pnpx.text.reading import Reading, Texts, is_single, read
 from pnpx.text.record import TextExplanation
 from pnpx.text.replacement import Absent, Replacement, absent, special_ids
 from pnpx.text.targets import classes_of, label_names
@@ -156,12 +156,9 @@ nearest: 'word'
             ValueError, TypeError: a text is empty or no text; a target is none of the model's; there are not as many
                 targets as texts.
         """
-        readings = read(self.tokenizer, texts, self.limit)
+        readings = read(self.tokenizer, texts, self.limit, known_tokens(self.model))
         if not readings:
             return []
-        count = known_tokens(self.model)
-        for number, reading in enumerate(readings):
-            require_known(reading.ids, count, f"input {number}")
         readings = self._passed(readings)
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         first = {name: value.to(device) for name, value in padded(readings[:1], self.pad).items()}

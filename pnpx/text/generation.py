@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors import left_as_found
-from pnpx.text.reading import Reading, read_target, require_known
+from pnpx.text.reading import Reading, read_target
 from pnpx.text.tasks import Task, configuration, known_tokens
 
 
@@ -41,16 +41,10 @@ def continuation(
     if arguments:
         raise TypeError(f"{next(iter(arguments))!r} is for generating, but targets were given; leave one out")
     if not isinstance(target, Contrast):
-        return _target(model, tokenizer, target), None
-    this, other = (_target(model, tokenizer, one) for one in (target.this, target.rather_than))
+        return read_target(tokenizer, target, known_tokens(model)), None
+    this, other = (read_target(tokenizer, one, known_tokens(model)) for one in (target.this, target.rather_than))
     count = min(len(this), len(other))
     return read_target(tokenizer, this.ids[:count]), other.ids[:count]
-
-
-def _target(model: nn.Module, tokenizer: Any, target: Any) -> Reading:
-    reading = read_target(tokenizer, target)
-    require_known(reading.ids, known_tokens(model), "a target")
-    return reading
 
 
 def generated(

@@ -44,7 +44,7 @@ def is_single(inputs: Texts) -> bool:
     return isinstance(inputs, (str, tuple))
 
 
-def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Reading]:
+def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | None = None) -> list[Reading]:
     """The inputs as tokens, one entry each.
 
     Args:
@@ -52,13 +52,14 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
         inputs: see `Texts`. Ids in a mapping, such as a ``BatchEncoding``, are taken as they are, chat templates and
             special tokens included; padding on either side is left out.
         limit: the most tokens that the model reads. Longer texts are truncated with a warning.
+        known: how many tokens the model knows.
 
     Raises:
         TypeError: an input is none of what is understood.
-        ValueError: an input is empty, or ids are more than the model reads.
+        ValueError: an input is empty, or ids are more than the model reads, or none that it knows.
     """
     if isinstance(inputs, Mapping):
-        return _read_ids(tokenizer, inputs, limit)
+        return _read_ids(tokenizer, inputs, limit, known)
     if not isinstance(inputs, (str, list, tuple)):
         raise TypeError(f"{_FORMS}, but got a {type(inputs).__name__}")
     several = [inputs] if is_single(inputs) else inputs
@@ -66,7 +67,7 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
     tokens = _all_tokens(tokenizer, several)
     for number, one in enumerate(several):
         if isinstance(one, Mapping):
-            rows = _read_ids(tokenizer, one, limit)
+            rows = _read_ids(tokenizer, one, limit, known)
             if len(rows) != 1:
                 raise ValueError(
                     f"in a list each mapping must hold one text, but that of input {number} holds "
@@ -74,19 +75,19 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
                 )
             found += rows
         else:
-            found.append(_read_text(tokenizer, one, number, limit, tokens[number]))
+            found.append(_read_text(tokenizer, one, number, limit, known, tokens[number]))
     return found
 
 
-def read_target(tokenizer: Any, target: Any) -> Reading:
+def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Reading:
     """What is to be generated, as tokens: ids exactly as given, a text without any token added to it.
 
     Raises:
         TypeError: it is neither a text nor token ids.
-        ValueError: there is no token in it.
+        ValueError: there is no token in it, or one that is none of the ``known`` first, those of the model.
     """
     if isinstance(target, Mapping):
-        readings = _read_ids(tokenizer, target, None)
+        readings = _read_ids(tokenizer, target, None, known)
         if len(readings) != 1:
             raise ValueError(f"a target of generation is one text, but the mapping holds {len(readings)}")
         return readings[0]
@@ -103,15 +104,8 @@ def read_target(tokenizer: Any, target: Any) -> Reading:
                 "a target of generation is a text or token ids of shape (length,) with at least one "
                 f"token, but got ids of shape {tuple(ids.shape)}"
             )
+    _require_known(ids, known, "a target")
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
-
-
-def require_known(ids: Tensor, count: int | None, what: str) -> None:
-    """Require that the model knows all of the token ids, of which it has so many, if it tells."""
-    outside = ids[(ids < 0) | (ids >= (count if count is not None else int(ids.max()) + 1))]
-    if len(outside):
-        known = "" if count is None else f" to {count - 1}"
-        raise ValueError(f"{what} must be of token ids from 0{known}, which the model knows, but has {int(outside[0])}")
 
 
 _Tokens: TypeAlias = tuple[dict[str, Any], Any]
@@ -135,7 +129,9 @@ def _tokens(tokenizer: Any, texts: tuple[Any, ...], **options: Any) -> _Tokens:
     return dict(batch), (getattr(batch, "encodings", None) or [None])[0]
 
 
-def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None, tokens: _Tokens | None) -> Reading:
+def _read_text(
+    tokenizer: Any, one: Any, number: int, limit: int | None, known: int | None, tokens: _Tokens | None
+) -> Reading:
     texts: tuple[Any, ...] = one if isinstance(one, tuple) and len(one) == 2 else (one,)
     in_words = isinstance(texts[0], list)
     if not (in_words or isinstance(texts[0], str)) or not all(_is_text(part, in_words) for part in texts):
@@ -157,6 +153,7 @@ def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None, tokens:
             stacklevel=4,
         )
     ids = torch.tensor(batch["input_ids"], dtype=torch.long)
+    _require_known(ids, known, f"input {number}")
     extras = {
         name: torch.tensor(values)
         for name, values in batch.items()
@@ -167,13 +164,21 @@ def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None, tokens:
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()), extras)
 
 
+def _require_known(ids: Tensor, count: int | None, what: str) -> None:
+    """Require that the model knows all of the token ids, of which it has so many, if it tells."""
+    if int(ids.min()) < 0 or (count is not None and int(ids.max()) >= count):
+        outside = ids[(ids < 0) | (ids >= (count if count is not None else int(ids.max()) + 1))]
+        upto = "" if count is None else f" to {count - 1}"
+        raise ValueError(f"{what} must be of token ids from 0{upto}, which the model knows, but has {int(outside[0])}")
+
+
 def _is_text(part: Any, in_words: bool) -> bool:
     if in_words:
         return isinstance(part, list) and all(isinstance(word, str) for word in part)
     return isinstance(part, str)
 
 
-def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None) -> list[Reading]:
+def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None, known: int | None) -> list[Reading]:
     if "input_ids" not in inputs:
         raise ValueError(f"a mapping as input must have 'input_ids', but has {', '.join(map(repr, inputs))}")
     rows = _rows(inputs["input_ids"], "input_ids")
@@ -201,6 +206,7 @@ def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None) -> l
             mask = mask or [encodings[row].special_tokens_mask[place] for place in places]
             sequences = [encodings[row].sequence_ids[place] for place in places]
         own = ids[keep]
+        _require_known(own, known, f"row {row} of the batch")
         encoded = _from_pieces(tokenizer, own.tolist(), mask, sequences)
         readings.append(Reading(own, encoded, {name: of_rows[row][keep] for name, of_rows in extras.items()}))
     return readings
