@@ -10,34 +10,25 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors.places import resolve
-from pnpx.config import EVERY_MODEL, ExplainerChoice, Settings, parse, unique
+from pnpx.config import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings, parse, unique
 from pnpx.explainers import Explainer, explainers
 from pnpx.source import ConfigError, KeyPath, Source
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
 from pnpx.suggest import nearest
+from pnpx.tasks import Task, TensorTask
+from pnpx.text.pretrained import PREFIX
+from pnpx.text.samples import TextSamples
 from pnpx.zoo.datasets import Split
 
 SPLITS = get_args(Split)
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One explainer at one place of one model, for all its samples; ``folder`` is where its results go."""
+def known_models(choice: ModelChoice) -> list[str]:
+    """The models that a configuration may name, that of transformers included which ``choice`` may have meant."""
+    _, colon, rest = str(choice.name).partition(":")
+    return [*zoo.names(), *zoo.text_names(), *([PREFIX + rest] if colon else [])]
 
-    subject: Subject
-    explainer: Explainer
-    parameters: Mapping[str, Any]
-    layer: str | None
-    folder: str
-
-    def name(self, index: int) -> str:
-        """The name under which the explanation of sample ``index`` is stored."""
-        return f"{self.folder}/{index:04d}"
-
-    def __str__(self) -> str:
-        at = "the inputs" if self.layer is None else self.layer
-        return f"{type(self.explainer).__name__} at {at} of {self.subject.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +60,7 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     settings, source, problems = parse(path, overrides)
     if settings is None:
         raise ConfigError(problems)
-    checker = _Checker(settings, source, Code(path.parent, allow_code), problems)
+    checker = _checker(settings, source, Code(path.parent, allow_code), problems)
     folder = checker.output(output)
     subjects = checker.subjects()
     tasks = list(checker.tasks(subjects))
@@ -78,8 +69,20 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     return Plan(settings, source.yaml, folder, subjects, tasks)
 
 
+def _checker(settings: Settings, source: Source, code: Code, problems: list[str]) -> "Checker":
+    """What turns the settings into work: for models that read texts it is another."""
+    from pnpx.textplan import TextChecker, for_texts_only, reads_texts
+
+    if reads_texts(settings):
+        return TextChecker(settings, source, code, problems)
+    checker = Checker(settings, source, code, problems)
+    for keys in for_texts_only(settings):
+        checker.note(keys, "is for models that read texts, and the model of this run is none")
+    return checker
+
+
 @dataclass(frozen=True)
-class _Checker:
+class Checker:
     """Collects the problems of a configuration while it is turned into work."""
 
     settings: Settings
@@ -116,7 +119,7 @@ class _Checker:
         for index, choice in enumerate(self.settings.model):
             keys: KeyPath = ("model", index, "factory" if choice.factory else "name")
             if choice.factory is None and choice.name not in zoo.names():
-                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), zoo.names())}")
+                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), known_models(choice))}")
                 continue
             try:
                 name, module, entry = load_model(choice, self.code)
@@ -164,7 +167,7 @@ class _Checker:
             self.note(("data", "factory" if choice.factory else "name"), error)
             return None
 
-    def indices(self, data: Data) -> Sequence[int]:
+    def indices(self, data: Data | TextSamples) -> Sequence[int]:
         try:
             return choose(self.settings.data, data)
         except ValueError as error:
@@ -187,7 +190,7 @@ class _Checker:
                     continue
                 for layer in self.layers(index, choice, subject.module, subject.name):
                     place = layer_names.new("inputs" if layer is None else layer)
-                    yield Task(subject, made(layer), parameters, layer, f"{subject.folder}/{folder}/{place}")
+                    yield TensorTask(subject, made(layer), parameters, layer, f"{subject.folder}/{folder}/{place}")
 
     def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
         """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
@@ -200,16 +203,12 @@ class _Checker:
         if choice.name not in known:
             self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, known)}")
             return None
-        allowed = {item.name: item for item in fields(known[choice.name]) if item.init and item.name != "model"}
+        allowed = self.allowed(known[choice.name])
         wrong = [name for name in choice.parameters if name not in allowed or name == "layer"]
         for name in wrong:
             hint = "write layers: [...]" if name == "layer" else nearest(name, [*allowed, "layers"])
             self.note((*keys, name), f"{choice.name} has no parameter {name!r} here; {hint}")
-        absent = [
-            name
-            for name, item in allowed.items()
-            if item.default is MISSING and item.default_factory is MISSING and name not in choice.parameters
-        ]
+        absent = [name for name, needed in allowed.items() if needed and name not in choice.parameters]
         for name in absent:
             example = f", such as {name}: 20 for that many samples of the training split" if name == "baselines" else ""
             self.note(keys, f"{choice.name} needs the parameter {name!r}{example}")
@@ -218,9 +217,17 @@ class _Checker:
         shared = {"seed": self.settings.seed} if "seed" in allowed else {}
         return {**shared, **choice.parameters}
 
+    def allowed(self, kind: type[Explainer]) -> dict[str, bool]:
+        """The parameters that an explainer takes from a configuration, each with whether it must be there."""
+        return {
+            item.name: item.default is MISSING and item.default_factory is MISSING
+            for item in fields(kind)
+            if item.init and item.name != "model"
+        }
+
     def made(
         self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject
-    ) -> Callable[[str | None], Explainer] | None:
+    ) -> Callable[[str | None], Any] | None:
         """A maker of the explainer for a layer, or None if its parameters are not right."""
         keys: KeyPath = ("explainers", index)
         kind = explainers()[choice.name]

@@ -41,11 +41,21 @@ def snippet(explanation: "TextExplanation", key: str) -> str:
     return _render("snippet", explanation, key)
 
 
+def part(explanation: "TextExplanation", key: str) -> str:
+    """What a page shows of one explanation among others; it needs `style` in its head, and a ``key`` of its own."""
+    return _render("part", explanation, key)
+
+
+def style() -> str:
+    """The style sheet of the parts."""
+    return _style()
+
+
 def _render(kind: str, explanation: "TextExplanation", key: str) -> str:
     scores, scale = explanation.rows.detach().cpu().double().tolist(), Scale.of(explanation.scores)
-    style = _style()
+    sheet = _style()
     source = _template().render(
-        kind=kind, key=key, style=style, digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        kind=kind, key=key, style=sheet, digest=base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode(),
         title=visible(explanation.title()), explanation=explanation, scale=scale,
         views=[_view(explanation, row, scores[row]) for row in range(len(scores))],
         blocks=layout(explanation.texts, explanation.units), labels=_labels(explanation),
