@@ -3,6 +3,7 @@
 import io
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -225,5 +226,8 @@ def _png(figure: "Figure") -> bytes:
     content = io.BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
     # This canvas needs no display, whatever backend is configured; savefig would draw everything twice.
-    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
     return content.getvalue()

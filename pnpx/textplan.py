@@ -43,14 +43,15 @@ _SET = frozenset({"forward_arg_extractor", "additional_forward_arg_extractor", "
 
 
 def reads_texts(settings: Settings) -> bool:
-    """Whether a run is of models that read texts."""
-    return any(_reads_texts(choice) for choice in settings.model)
+    """Whether a run is of models that read texts, or seems to be, where no model of it is known."""
+    if any(_reads_texts(choice) for choice in settings.model):
+        return True
+    known = any(choice.factory or choice.name in zoo.names() for choice in settings.model)
+    return bool(for_texts_only(settings)) and not known
 
 
 def for_texts_only(settings: Settings) -> list[KeyPath]:
-    """The keys that a run of other models may not have, as far as they are known to be other ones."""
-    if not any(choice.factory or choice.name in zoo.names() for choice in settings.model):
-        return []
+    """The keys in the settings that a run of other models may not have."""
     data: list[KeyPath] = [("data", name) for name in ("texts", "file") if getattr(settings.data, name) is not None]
     return data + ([("text",)] if "text" in settings.model_fields_set else [])
 
@@ -104,7 +105,7 @@ class TextChecker(Checker):
             return None
         path = name.removeprefix(PREFIX)
         try:
-            with quietly():
+            with quietly("the zoo's text models" if entry else "models of transformers"):
                 if entry is not None:
                     module, tokenizer = zoo.load(name), zoo.tokenizer(name)
                 else:
@@ -209,7 +210,10 @@ class TextChecker(Checker):
             self.chosen(("explainers", index, name), choices, found[name])
             for name, choices in _CHOICES.items() if name in found
         ]
-        return {**self.settings.text.model_dump(include=set(_CHOICES)), **found} if all(right) else None
+        general = {name: getattr(self.settings.text, name) for name in _CHOICES}
+        # What is wrong among these has been said, once, and is not to be found wrong for each explainer again.
+        usable = {name: value for name, value in general.items() if value in _CHOICES[name]}
+        return {**usable, **found} if all(right) else None
 
     def made(
         self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject

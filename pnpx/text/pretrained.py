@@ -55,9 +55,9 @@ def load_pretrained(name: str, folder: Path | None = None, allow_code: bool = Fa
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Let transformers load without progress bars and advice, and then as it did before."""
-    logging = import_transformers("models of transformers").utils.logging
+def quietly(who: str) -> Iterator[None]:
+    """Let transformers load without progress bars and advice, and then as it did before; ``who`` are to be loaded."""
+    logging = import_transformers(who).utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
