@@ -329,4 +329,6 @@ def test_problems_of_factories(own, old, new, problem):
 
 @pytest.mark.parametrize("name", sorted(configs()))
 def test_shipped_configurations_have_no_problem(name):
+    if name == "sentiment":
+        pytest.importorskip("transformers", reason="the model that reads texts is of transformers")
     assert len(plan(configs()[name])) > 0
