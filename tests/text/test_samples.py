@@ -25,8 +25,9 @@ def test_lines(write):
 
 @pytest.mark.parametrize("suffix, delimiter", [("csv", ","), ("tsv", "\t")])
 def test_tables(write, suffix, delimiter):
-    rows = [["id", "text", "label", "pair", "target"], ["1", '"a, b\n""c"""', "GOOD", "p", "BAD"], ["2", "d", "", "", ""]]
-    content = "\n".join(delimiter.join(row) for row in rows)
+    names = ["id", "text", "label", "pair", "target"]
+    rows = [["1", '"a, b\n""c"""', "GOOD", "p", "BAD"], ["2", "d", "", "", ""]]
+    content = "\n".join(delimiter.join(row) for row in [names, *rows])
     assert list(read_file(write(f"a.{suffix}", content)).inputs) == [
         TextSample('a, b\n"c"', "p", "GOOD", "BAD"), TextSample("d")]
 
@@ -42,7 +43,8 @@ def test_lines_of_json(write):
     path = write("a.jsonl", "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
     assert list(read_file(path).inputs) == [
         TextSample("a\nb\u2028c", label=1), TextSample("only a text"), TextSample("c", target=["GOOD", 0])]
-    assert [sample.text for sample in read_file(write("b.ndjson", '{"t": "x"}\n"y"'), {"text": "t"}).inputs] == ["x", "y"]
+    found = read_file(write("b.ndjson", '{"t": "x"}\n"y"'), {"text": "t"})
+    assert [sample.text for sample in found.inputs] == ["x", "y"]
 
 
 @pytest.mark.parametrize("name, content, columns, message", [
@@ -62,7 +64,7 @@ def test_lines_of_json(write):
     ("a.csv", "text,label\n,b\n", {}, "a.csv:2: must have a text in 'text', but it is empty"),
     ("a.csv", "text,label\n  ,b\n", {}, "a.csv:2: must have a text in 'text', but it is empty"),
     ("a.csv", 'text\n"a\n', {}, "a.csv: no valid table: unexpected end of data"),
-    ("a.jsonl", '{"text": "a"}\n{"text: 1}\n', {}, "a.jsonl:2: must be a line of JSON: Unterminated string starting at"),
+    ("a.jsonl", '{"text": "a"}\n{"text: 1}\n', {}, "a.jsonl:2: must be a line of JSON: Unterminated string"),
     ("a.jsonl", "[" * 100_000, {}, "a.jsonl:1: must be a line of JSON: "),
     ("a.jsonl", "[1]", {}, "a.jsonl:1: must be a mapping or a text, but is a list"),
     ("a.jsonl", '{"txt": "a"}', {}, "a.jsonl:1: must have a text in 'text', but it is not there; the nearest: 'txt'"),
@@ -81,7 +83,7 @@ def test_what_is_wrong(write, name, content, columns, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(ValueError, match="there is no file '.*a.txt'"):
+    with pytest.raises(ValueError, match=r"there is no file '.*a.txt'"):
         read_file(tmp_path / "a.txt")
     (tmp_path / "b.txt").mkdir()
     with pytest.raises(ValueError, match=r"b.txt' cannot be read: "):
