@@ -33,7 +33,8 @@ class Page(HTMLParser):
 def page(tmp_path):
     def page(text, rows=2, n_samples=2):
         record = TextExplanation((text,), (Unit(text, (0, len(text)), (0,)),), torch.ones(rows, 1),
-                                 target_names=(text,) * rows, prediction=text, explainer={"name": "SquareGrad", "layer": text})
+                                 target_names=(text,) * rows, prediction=text,
+                                 explainer={"name": "SquareGrad", "layer": text})
         panel = Panel("SquareGrad", text, {text: text}, tmp_path / "none.png", text, 1.0, {}, record)
         sample = Sample(3, None, text, text, 0.5, [panel, panel], texts=(text, text))
         section = Section(text, text, 7, text, None, [sample] * n_samples)

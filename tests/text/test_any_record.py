@@ -14,9 +14,9 @@ from pnpx.text import TextExplanation, Unit
 from pnpx.text.terminal import render
 
 LETTERS = [
-    "a", "é", "e\u0301", "👩‍👩‍👧", "🙂", "\u202e", "שלום", "مرحبا", "日本", "\U0001d518", "w" * 200, "$x^2$", "\\frac", "%s", "$", "`",
-    "\x00", "\x1b[31m", "\x9b31m", "\x7f", "\x85", "\r", "\n", "\t", " ", "\u200b", "\u2028", "\ufeff", "\uffff", "\ud800",
-    "\udfff", "<b>", "</style>", "</script><script>x", "&amp;", '"', "'", "{{ 7*7 }}", "{% y %}", "]]>", "<!--",
+    "a", "é", "e\u0301", "👩‍👩‍👧", "🙂", "\u202e", "שלום", "مرحبا", "日本", "\U0001d518", "w" * 200,
+    "$x^2$", "\\frac", "%s", "$", "`", "\x00", "\x1b[31m", "\x9b31m", "\x7f", "\x85", "\r", "\n", "\t", " ", "\u200b",
+    "\u2028", "\ufeff", "\uffff", "\ud800", "\udfff", "<b>", "</style>", "</script><script>x", "&amp;", '"', "'", "{{ 7*7 }}", "{% y %}", "]]>", "<!--",
 ]
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -55,6 +55,7 @@ class Strange:
         rows = 1 if n_rows is None else n_rows
         dtype = self.random.choice([torch.float64, torch.float32, torch.float16, torch.bfloat16])
         shape = (len(units),) if n_rows is None else (n_rows, len(units))
+        described = {"name": self.text(2), "layer": self.text(2), self.text(2): self.number()}
         numbers = torch.tensor([self.number() for _ in range(rows * len(units))], dtype=dtype)
         return TextExplanation(
             texts=texts, units=units, scores=numbers.reshape(shape),
@@ -63,8 +64,8 @@ class Strange:
             probabilities=tuple(self.number() for _ in range(rows)) if chance() < 0.5 else None,
             prediction=self.random.choice([None, self.text(3)]), probability=self.random.choice([None, self.number()]),
             generation=chance() < 0.4, granularity=self.text(2), aggregation=self.random.choice([None, self.text(2)]),
-            explainer={"name": self.text(2), "layer": self.text(2), self.text(2): self.number()} if chance() < 0.6 else {},
-            seconds=self.number(), diagnostics={self.text(2): torch.tensor([self.number()]), self.text(3): self.text(2)})
+            explainer=described if chance() < 0.6 else {}, seconds=self.number(),
+            diagnostics={self.text(2): torch.tensor([self.number()]), self.text(3): self.text(2)})
 
 
 def same(one, other):
