@@ -15,8 +15,9 @@ from pnpx.text.terminal import render
 
 LETTERS = [
     "a", "é", "e\u0301", "👩‍👩‍👧", "🙂", "\u202e", "שלום", "مرحبا", "日本", "\U0001d518", "w" * 200,
-    "$x^2$", "\\frac", "%s", "$", "`", "\x00", "\x1b[31m", "\x9b31m", "\x7f", "\x85", "\r", "\n", "\t", " ", "\u200b",
-    "\u2028", "\ufeff", "\uffff", "\ud800", "\udfff", "<b>", "</style>", "</script><script>x", "&amp;", '"', "'", "{{ 7*7 }}", "{% y %}", "]]>", "<!--",
+    "$x^2$", "\\frac", "%s", "$", "`", "\x00", "\x1b[31m", "\x9b31m", "\x7f", "\x85", "\r", "\n", "\t", " ",
+    "\u200b", "\u2028", "\ufeff", "\uffff", "\ud800", "\udfff", "<b>", "</style>", "</script><script>x",
+    "&amp;", '"', "'", "{{ 7*7 }}", "{% y %}", "]]>", "<!--",
 ]
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
