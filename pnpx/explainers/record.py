@@ -19,7 +19,7 @@ def record(explainer: "Explainer", call: Call, attributions: Structure, piece: P
     from pnpx.explanation import Explanation
 
     output = piece.output
-    prediction, probability = _predicted(explainer, output)
+    prediction, probability = predicted(explainer, output)
     return Explanation(
         attributions=attributions,
         explained=piece.mirrored(piece.explained),
@@ -47,7 +47,7 @@ def read_output(explainer: "Explainer", output: Any) -> Tensor | None:
     return read.detach() if isinstance(read, Tensor) else None
 
 
-def _predicted(explainer: "Explainer", output: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+def predicted(explainer: "Explainer", output: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """The predicted classes, (batch,), and their probabilities."""
     if output is None or explainer.score != "classification" or not output.is_floating_point():
         return None, None

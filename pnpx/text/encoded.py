@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from pnpx.text.segment import Span, is_mark
 
 _BLANKS = "▁Ġ"  # how tokenizers write the space before a word, also one that they put before the text themselves
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A token, and the characters that it stands for, without white space around them."""
 
     position: int
@@ -64,25 +63,38 @@ class Encoded:
                    encoding.special_tokens_mask, encoding.attention_mask)
 
     @classmethod
-    def of_pieces(cls, pieces: Sequence[str], special_tokens_mask: Sequence[int] | None = None) -> "Encoded":
+    def of_pieces(
+        cls,
+        pieces: Sequence[str],
+        special_tokens_mask: Sequence[int] | None = None,
+        sequence_ids: Sequence[int | None] | None = None,
+    ) -> "Encoded":
         """From the text of each token, where there are ids only (see `decoded`); the text is all of them, joined.
 
-        A token with the text "" is a part of the character that the next one completes.
+        A token with the text "" is a part of the character that the next one completes. What stands on both sides of a
+        special token is kept apart by a space. With ``sequence_ids`` there is a text for each of the sequences.
         """
         special = [bool(flag) for flag in special_tokens_mask or [0] * len(pieces)]
+        sequences = list(sequence_ids) if sequence_ids is not None else [0] * len(pieces)
+        sequences = [None if apart else own or 0 for own, apart in zip(sequences, special, strict=True)]
+        texts = [""] * (1 + max((own or 0 for own in sequences), default=0))
         offsets: list[Span] = []
-        end, open_from = 0, 0
-        for index, (piece, apart) in enumerate(zip(pieces, special, strict=True)):
-            if apart or not piece:
+        open_from, fresh = 0, False  # where a character began that is not complete; whether a special token came last
+        for index, (piece, own) in enumerate(zip(pieces, sequences, strict=True)):
+            if own is None or not piece:
+                end = len(texts[own or 0])
                 offsets.append((end, end))
-                open_from = index + 1 if apart else open_from
+                open_from, fresh = (index + 1, True) if own is None else (open_from, fresh)
                 continue
+            text = texts[own]
+            if fresh and text and not (text[-1].isspace() or piece[0].isspace()):
+                text += " "
+            end = len(text)
             for earlier in range(open_from, index):
                 offsets[earlier] = (end, end + 1)
             offsets.append((end, end + len(piece)))
-            end, open_from = end + len(piece), index + 1
-        text = "".join(piece for piece, apart in zip(pieces, special, strict=True) if not apart)
-        return cls((text,), list(pieces), offsets, None, [None if apart else 0 for apart in special], special)
+            texts[own], open_from, fresh = text + piece, index + 1, False
+        return cls(tuple(texts), list(pieces), offsets, None, sequences, special)
 
     def then(self, other: "Encoded") -> "Encoded":
         """This, and after it the tokens of ``other``, whose texts come after these: a prompt and its continuation."""
@@ -143,7 +155,8 @@ class Encoded:
             text, end, limit = self.joined[piece.sequence], piece.end, following[piece.sequence]
             while not piece.blank and end < limit and is_mark(text[end]):
                 end += 1
-            pieces[index] = Piece(piece.position, piece.sequence, piece.start, end, piece.blank)
+            if end > piece.end:
+                pieces[index] = piece._replace(end=end)
             following[piece.sequence] = piece.start
         return pieces
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pnpx.attributors import left_as_found
 from pnpx.text.reading import Reading, read_target
-from pnpx.text.tasks import configuration
+from pnpx.text.tasks import Task, configuration, known_tokens
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,30 @@ class Contrast:
 
     this: Any
     rather_than: Any
+
+
+def continuation(
+    model: nn.Module, tokenizer: Any, reading: Reading, target: Any, task: Task, arguments: dict[str, Any]
+) -> tuple[Reading, Tensor | None]:
+    """The tokens that follow a prompt, and those that each of them is contrasted with, (length,), or None.
+
+    Args:
+        model: generates where ``target`` is None.
+        tokenizer: of transformers.
+        reading: the prompt.
+        target: a text, token ids, a `Contrast`, or None.
+        task: what the model does.
+        arguments: of the model's ``generate``.
+    """
+    if target is None:
+        return generated(model, tokenizer, reading, task.kind == "encoder_decoder", arguments), None
+    if arguments:
+        raise TypeError(f"{next(iter(arguments))!r} is for generating, but targets were given; leave one out")
+    if not isinstance(target, Contrast):
+        return read_target(tokenizer, target, known_tokens(model)), None
+    this, other = (read_target(tokenizer, one, known_tokens(model)) for one in (target.this, target.rather_than))
+    count = min(len(this), len(other))
+    return read_target(tokenizer, this.ids[:count]), other.ids[:count]
 
 
 def generated(
@@ -36,7 +60,7 @@ def generated(
     if not callable(generate):
         raise TypeError("targets=None needs a model that can generate, but this one has no `generate`; give targets")
     ids = reading.ids[None].to(next(model.parameters()).device)
-    with left_as_found(model), torch.no_grad():
+    with torch.inference_mode(False), left_as_found(model), torch.no_grad():
         sequences: Tensor = generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
     new = sequences[0, 1:] if encoder_decoder else sequences[0, ids.shape[1] :]
     if not new.numel():

@@ -9,10 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pnpx.extractors import LABELS
 from pnpx.text.encoded import Encoded, decoded
+from pnpx.text.replacement import special_ids
 
 Texts: TypeAlias = Any
-"""A text, a pair (a tuple of two), a list of words in a list, a list of these, or token ids in a mapping."""
+"""A text, a pair (a tuple of two), a list of words in a list, a list of these, token ids in a mapping, or a list of
+such mappings of one text each."""
+
+_FORMS = (
+    "texts are a str, a pair (str, str), a list of them, a list of lists of words, or a mapping with 'input_ids', such "
+    "as the tokenizer returns"
+)
+_NOT_READ = LABELS | {"input_ids", "attention_mask", "special_tokens_mask", "offset_mapping", "length"}
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,12 @@ class Reading:
 def is_single(inputs: Texts) -> bool:
     """Whether ``inputs`` is one text, pair or row of ids, rather than several."""
     if isinstance(inputs, Mapping):
-        return _rows(inputs)["input_ids"].shape[0] == 1 and torch.as_tensor(inputs["input_ids"]).ndim == 1
+        ids = inputs.get("input_ids")
+        return ids is not None and not (len(ids) and np.ndim(ids[0]))
     return isinstance(inputs, (str, tuple))
 
 
-def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Reading]:
+def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | None = None) -> list[Reading]:
     """The inputs as tokens, one entry each.
 
     Args:
@@ -42,56 +52,100 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None) -> list[Readin
         inputs: see `Texts`. Ids in a mapping, such as a ``BatchEncoding``, are taken as they are, chat templates and
             special tokens included; padding on either side is left out.
         limit: the most tokens that the model reads. Longer texts are truncated with a warning.
+        known: how many tokens the model knows.
 
     Raises:
         TypeError: an input is none of what is understood.
-        ValueError: an input is empty, or ids are more than the model reads.
+        ValueError: an input is empty, or ids are more than the model reads, or none that it knows.
     """
     if isinstance(inputs, Mapping):
-        return _read_ids(tokenizer, inputs, limit)
-    if not isinstance(inputs, (str, Sequence)):
-        raise TypeError(
-            "texts are a str, a pair (str, str), a list of them, a list of lists of words, or a mapping of ids, "
-            f"but got a {type(inputs).__name__}"
-        )
+        return _read_ids(tokenizer, inputs, limit, known)
+    if not isinstance(inputs, (str, list, tuple)):
+        raise TypeError(f"{_FORMS}, but got a {type(inputs).__name__}")
     several = [inputs] if is_single(inputs) else inputs
-    return [_read_text(tokenizer, one, number, limit) for number, one in enumerate(several)]
+    found = []
+    tokens = _all_tokens(tokenizer, several)
+    for number, one in enumerate(several):
+        if isinstance(one, Mapping):
+            rows = _read_ids(tokenizer, one, limit, known)
+            if len(rows) != 1:
+                raise ValueError(
+                    f"in a list each mapping must hold one text, but that of input {number} holds "
+                    f"{len(rows)}; give it by itself"
+                )
+            found += rows
+        else:
+            found.append(_read_text(tokenizer, one, number, limit, known, tokens[number]))
+    return found
 
 
-def read_target(tokenizer: Any, target: Any) -> Reading:
-    """What is to be generated, as tokens: ids exactly as given, a text without any token added to it."""
+def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Reading:
+    """What is to be generated, as tokens: ids exactly as given, a text without any token added to it.
+
+    Raises:
+        TypeError: it is neither a text nor token ids.
+        ValueError: there is no token in it, or one that is none of the ``known`` first, those of the model.
+    """
+    if isinstance(target, Mapping):
+        readings = _read_ids(tokenizer, target, None, known)
+        if len(readings) != 1:
+            raise ValueError(f"a target of generation is one text, but the mapping holds {len(readings)}")
+        return readings[0]
     if isinstance(target, str):
         ids = torch.tensor(tokenizer(target, add_special_tokens=False)["input_ids"], dtype=torch.long)
+        if not ids.numel():
+            raise ValueError(f"a target of generation must have at least one token, but {target!r} has none")
     else:
-        ids = torch.as_tensor(target)
+        ids = _ids(target, "a target of generation is a text or token ids (length,)")
         if ids.ndim == 2 and len(ids) == 1:
             ids = ids[0]
-    if ids.ndim != 1 or not ids.numel() or ids.is_floating_point():
-        raise ValueError(
-            "a target of generation is a text or token ids of shape (length,) with at least one token, but got "
-            f"{target if isinstance(target, str) else tuple(ids.shape)!r}"
-        )
-    return Reading(ids.long(), _from_pieces(tokenizer, ids.tolist(), None))
+        if ids.ndim != 1 or not ids.numel():
+            raise ValueError(
+                "a target of generation is a text or token ids of shape (length,) with at least one "
+                f"token, but got ids of shape {tuple(ids.shape)}"
+            )
+    _require_known(ids, known, "a target")
+    return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
 
 
-def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None) -> Reading:
-    if isinstance(one, str):
-        texts: tuple[Any, ...] = (one,)
-    elif isinstance(one, tuple) and len(one) == 2 and all(isinstance(part, str) for part in one):
-        texts = one
-    elif isinstance(one, list) and all(isinstance(part, str) for part in one):
-        texts = (one,)
-    else:
+_Tokens: TypeAlias = tuple[dict[str, Any], Any]
+"""What a tokenizer gives for one text: a list of numbers, one a token, by name; and its encoding, if it is fast."""
+
+
+def _all_tokens(tokenizer: Any, several: Sequence[Any]) -> list[_Tokens | None]:
+    """The tokens of plain texts, made in one go, which is faster; None where texts are given in several forms."""
+    if len(several) < 2 or not all(isinstance(one, str) and one.strip() for one in several):
+        return [None] * len(several)
+    batch = tokenizer(list(several), verbose=False)
+    encodings = getattr(batch, "encodings", None) or [None] * len(several)
+    return [
+        ({name: values[row] for name, values in batch.items() if len(values) == len(several)}, encodings[row])
+        for row in range(len(several))
+    ]
+
+
+def _tokens(tokenizer: Any, texts: tuple[Any, ...], **options: Any) -> _Tokens:
+    batch = tokenizer(*texts, is_split_into_words=isinstance(texts[0], list), **options)
+    return dict(batch), (getattr(batch, "encodings", None) or [None])[0]
+
+
+def _read_text(
+    tokenizer: Any, one: Any, number: int, limit: int | None, known: int | None, tokens: _Tokens | None
+) -> Reading:
+    texts: tuple[Any, ...] = one if isinstance(one, tuple) and len(one) == 2 else (one,)
+    in_words = isinstance(texts[0], list)
+    if not (in_words or isinstance(texts[0], str)) or not all(_is_text(part, in_words) for part in texts):
         raise TypeError(
             f"input {number} must be a str, a pair of them (a tuple), or a list of words, but is {one!r:.60}"
         )
     if not any("".join(text).strip() for text in texts):
         raise ValueError(f"input {number} is empty, so there is nothing to explain; leave it out")
-    in_words = isinstance(one, list)
-    batch = tokenizer(*texts, is_split_into_words=in_words, verbose=False)
+    batch, encoding = tokens or _tokens(tokenizer, texts, verbose=False)
     length = len(batch["input_ids"])
+    if not length:
+        raise ValueError(f"the tokenizer finds no token in input {number}, {one!r:.60}; leave it out")
     if limit is not None and length > limit:
-        batch = tokenizer(*texts, is_split_into_words=in_words, truncation=True, max_length=limit)
+        batch, encoding = _tokens(tokenizer, texts, truncation=True, max_length=limit)
         kept = len(batch["input_ids"])
         warnings.warn(
             f"input {number} has {length} tokens, but the model reads {limit}: {length - kept} of them are left out",
@@ -99,64 +153,111 @@ def _read_text(tokenizer: Any, one: Any, number: int, limit: int | None) -> Read
             stacklevel=4,
         )
     ids = torch.tensor(batch["input_ids"], dtype=torch.long)
+    _require_known(ids, known, f"input {number}")
     extras = {
         name: torch.tensor(values)
         for name, values in batch.items()
-        if name not in ("input_ids", "attention_mask") and len(values) == len(ids)
+        if name not in _NOT_READ and len(values) == len(ids)
     }
-    encodings = getattr(batch, "encodings", None)
-    if encodings:
-        return Reading(ids, Encoded.of(encodings[0], texts), extras)
-    return Reading(ids, _from_pieces(tokenizer, ids.tolist(), None), extras)
+    if encoding is not None:
+        return Reading(ids, Encoded.of(encoding, texts), extras)
+    return Reading(ids, _from_pieces(tokenizer, ids.tolist()), extras)
 
 
-def _rows(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+def _require_known(ids: Tensor, count: int | None, what: str) -> None:
+    """Require that the model knows all of the token ids, of which it has so many, if it tells."""
+    if int(ids.min()) < 0 or (count is not None and int(ids.max()) >= count):
+        outside = ids[(ids < 0) | (ids >= (count if count is not None else int(ids.max()) + 1))]
+        upto = "" if count is None else f" to {count - 1}"
+        raise ValueError(f"{what} must be of token ids from 0{upto}, which the model knows, but has {int(outside[0])}")
+
+
+def _is_text(part: Any, in_words: bool) -> bool:
+    if in_words:
+        return isinstance(part, list) and all(isinstance(word, str) for word in part)
+    return isinstance(part, str)
+
+
+def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None, known: int | None) -> list[Reading]:
     if "input_ids" not in inputs:
         raise ValueError(f"a mapping as input must have 'input_ids', but has {', '.join(map(repr, inputs))}")
-    rows = {}
+    rows = _rows(inputs["input_ids"], "input_ids")
+    masks = _rows(inputs["attention_mask"], "attention_mask") if "attention_mask" in inputs else None
+    if masks is not None and [mask.shape for mask in masks] != [ids.shape for ids in rows]:
+        raise ValueError("the attention_mask must have the shape of input_ids, but it has not")
+    extras = {}
     for name, value in inputs.items():
-        if name != "labels" and isinstance(value, (Tensor, np.ndarray, list)):
-            tensor = torch.as_tensor(np.asarray(value) if isinstance(value, list) else value)
-            rows[name] = tensor[None] if tensor.ndim == 1 else tensor
-    if rows["input_ids"].is_floating_point() or rows["input_ids"].ndim != 2:
-        ids = rows["input_ids"]
-        raise ValueError(f"input_ids must be integers (batch, length), but are {ids.dtype} of shape {tuple(ids.shape)}")
-    return rows
-
-
-def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None) -> list[Reading]:
-    rows = _rows(inputs)
-    ids = rows["input_ids"]
-    real = rows.get("attention_mask", torch.ones_like(ids)) > 0
-    encodings = getattr(inputs, "encodings", None) or [None] * len(ids)
+        if name not in _NOT_READ and isinstance(value, (Tensor, np.ndarray, list)):
+            of_rows = _rows(value, name, integers=False)
+            if [one.shape for one in of_rows] == [ids.shape for ids in rows]:
+                extras[name] = of_rows
+    flags = _rows(inputs["special_tokens_mask"], "special_tokens_mask") if "special_tokens_mask" in inputs else None
+    encodings = getattr(inputs, "encodings", None)
     readings = []
-    for row in range(len(ids)):
-        keep = real[row]
+    for row, ids in enumerate(rows):
+        keep = torch.ones_like(ids, dtype=torch.bool) if masks is None else masks[row] > 0
         if not keep.any():
-            raise ValueError(f"row {row} of the batch is all padding: its attention_mask is 0 everywhere")
+            raise ValueError(f"row {row} of the batch is empty, or all padding: its attention_mask is 0 everywhere")
         if limit is not None and int(keep.sum()) > limit:
             raise ValueError(f"row {row} of the batch has {int(keep.sum())} tokens, but the model reads {limit}")
-        extras = {
-            name: value[row][keep]
-            for name, value in rows.items()
-            if value.shape == ids.shape and name not in ("input_ids", "attention_mask")
-        }
-        mask = None
-        if encodings[row] is not None:
-            flags = encodings[row].special_tokens_mask
-            mask = [int(flags[index]) for index in keep.nonzero()[:, 0].tolist()]
-        own = ids[row][keep].long()
-        readings.append(Reading(own, _from_pieces(tokenizer, own.tolist(), mask), extras))
+        mask, sequences = None if flags is None else flags[row][keep].tolist(), None
+        if encodings is not None and len(encodings) == len(rows) and len(encodings[row].ids) == len(ids):
+            places = keep.nonzero()[:, 0].tolist()
+            mask = mask or [encodings[row].special_tokens_mask[place] for place in places]
+            sequences = [encodings[row].sequence_ids[place] for place in places]
+        own = ids[keep]
+        _require_known(own, known, f"row {row} of the batch")
+        encoded = _from_pieces(tokenizer, own.tolist(), mask, sequences)
+        readings.append(Reading(own, encoded, {name: of_rows[row][keep] for name, of_rows in extras.items()}))
     return readings
 
 
-def _from_pieces(tokenizer: Any, ids: list[int], special: Sequence[int] | None) -> Encoded:
-    """Tokens of which only the ids are known: their text is what they decode to."""
-    if special is None:
-        known = set(tokenizer.all_special_ids)
-        special = [int(token in known) for token in ids]
+def _rows(value: Any, name: str, integers: bool = True) -> list[Tensor]:
+    """The rows of a batch, (length,) each, from a tensor, an array, or a list of rows that may differ in length."""
+    if isinstance(value, (list, tuple)) and any(np.ndim(row) for row in value):
+        found = [torch.as_tensor(np.asarray(row)) for row in value]
+    else:
+        tensor = torch.as_tensor(np.asarray(value)) if isinstance(value, (list, tuple)) else torch.as_tensor(value)
+        if not tensor.numel() and tensor.ndim < 2:
+            return []
+        found = list(tensor.cpu() if tensor.ndim > 1 else tensor.cpu()[None] if tensor.ndim else tensor.reshape(1, 1))
+    if integers:
+        for row in found:
+            if row.is_floating_point() or row.ndim != 1:
+                raise ValueError(
+                    f"{name} must be integers (batch, length), but a row is {row.dtype} of shape {tuple(row.shape)}"
+                )
+        found = [row.long() for row in found]
+    return found
+
+
+def _ids(value: Any, must: str) -> Tensor:
+    try:
+        ids = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError):
+        raise TypeError(f"{must}, but got {value!r:.60}") from None
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise TypeError(f"{must}, but got {ids.dtype}")
+    return ids.long()
+
+
+def _from_pieces(
+    tokenizer: Any,
+    ids: list[int],
+    special: Sequence[int] | None = None,
+    sequences: Sequence[int | None] | None = None,
+) -> Encoded:
+    """Tokens of which only the ids are known: their text is what they decode to.
+
+    Special are those that the tokenizer says it added, ``special``, and those that are special wherever they stand, as
+    the marks of a chat template are, which are written into the text.
+    """
+    apart = special_ids(tokenizer)
+    flags = [int(token in apart) for token in ids]
+    if special is not None:
+        flags = [int(own or other) for own, other in zip(special, flags, strict=True)]
 
     def decode(some: list[int]) -> str:
         return str(tokenizer.decode(some, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    return Encoded.of_pieces(decoded(ids, decode), special)
+    return Encoded.of_pieces(decoded(ids, decode), flags, sequences)
