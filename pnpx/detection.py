@@ -26,15 +26,23 @@ class Detection(Aim):
     Targets are given in the same form, for each sample; None: the boxes that the model finds.
     """
 
-    def __init__(self, objective: "Objective", targets: Any, batch_size: int, clean: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        objective: "Objective",
+        targets: Any,
+        batch_size: int,
+        clean: Callable[[], Any],
+        whole: int | None = None,
+    ) -> None:
         self._objective, self._batch_size = objective, batch_size
         if targets is None:
             with torch.no_grad():
                 targets = objective.read(clean())
         self._wanted = [(b.detach(), o.detach(), c) for b, o, c in self._boxes(targets, "targets")]
-        if len(self._wanted) != batch_size:
+        n_samples = whole or batch_size
+        if len(self._wanted) != n_samples:
             raise ValueError(
-                f"targets must hold the boxes of each of the {batch_size} samples, but hold {len(self._wanted)}"
+                f"targets must hold the boxes of each of the {n_samples} samples, but hold {len(self._wanted)}"
             )
 
     def scores(self, output: Any, copies: int) -> list[Tensor]:

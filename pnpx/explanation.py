@@ -7,7 +7,7 @@ import json
 import operator
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +72,7 @@ class Explanation:
 
     def __len__(self) -> int:
         # A tensor that the whole batch shares, such as a position embedding, has size 1 there.
-        sizes = [
-            leaf.shape[axis]
-            for leaf, axis in zip(tensors(self.explained), self.batch_axes, strict=True)
-            if leaf.ndim > axis
-        ]
-        return max(sizes, default=0)
+        return max((leaf.shape[axis] for axis, leaf in self._axes() if leaf.ndim > axis), default=0)
 
     def __getitem__(self, index: int) -> "Explanation":
         size, position = len(self), operator.index(index)
@@ -167,7 +162,7 @@ class Explanation:
             with safe_open(str(path), framework="pt", device=str(device)) as file:
                 metadata = file.metadata() or {}
                 leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (the file is no mapping)
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{os.fspath(path)!r} is no safetensors file, or a damaged one: {error}") from error
         if metadata.get("format") != FORMAT:
             raise ValueError(
@@ -180,9 +175,12 @@ class Explanation:
                 f"version {VERSION}; load it with the pnpx that saved it, or a later one"
             )
         try:
-            return cls(**{name: _unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{os.fspath(path)!r} is a damaged explanation: {error!r}") from error
+            found = cls(**{name: _unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
+            found._require_sound()
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            said = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"{os.fspath(path)!r} is a damaged explanation: {said}") from error
+        return found
 
     def _repr_html_(self) -> str:
         size, png = len(self), io.BytesIO()
@@ -195,6 +193,29 @@ class Explanation:
             f'<figure style="margin:0"><img src="data:image/png;base64,{data}" alt="{text}" style="max-width:100%">'
             f"<figcaption>{text}</figcaption></figure>"
         )
+
+    def _require_sound(self) -> None:
+        """Require that every part is of its kind, and of as many samples as the others.
+
+        What was read from a file may be anything, and would else show later, and anywhere.
+
+        Raises:
+            ValueError: one is not.
+        """
+        wrong = [name for name, is_right in _KINDS.items() if not is_right(getattr(self, name))]
+        if wrong:
+            raise ValueError(f"its {wrong[0]!r} is no such thing, but {getattr(self, wrong[0])!r:.60}")
+        if len(tensors(self.attributions)) != len(tensors(self.explained)):
+            raise ValueError("it does not have an attribution for each tensor explained")
+        if any(not 0 <= axis < max(leaf.ndim, 1) for axis, leaf in self._axes()):
+            raise ValueError(f"its tensors do not have the axes {self.batch_axes!r}")
+        by_sample = {"prediction": self.prediction, "probability": self.probability, **self.diagnostics}
+        for name, leaf in by_sample.items():
+            if leaf is not None and (leaf.ndim == 0 or len(leaf) != len(self)):
+                raise ValueError(f"its {name!r} has shape {tuple(leaf.shape)}, but there are {len(self)} samples")
+
+    def _axes(self) -> list[tuple[int, Tensor]]:
+        return [*zip(self.batch_axes, tensors(self.explained), strict=True)]
 
     def _tokens_by_sample(self) -> bool:
         return self.tokens is not None and len(self.tokens) > 0 and not isinstance(self.tokens[0], str)
@@ -210,6 +231,31 @@ class Explanation:
 def _sample(leaf: Tensor, axis: int, position: int, size: int) -> Tensor:
     """One sample of ``leaf``, its batch axis kept; all of it where it has no batch axis, or one that samples share."""
     return leaf.narrow(axis, position, 1) if leaf.ndim > axis and leaf.shape[axis] == size else leaf
+
+
+def _is_tensor(value: Any) -> bool:
+    return value is None or isinstance(value, Tensor)
+
+
+def _are_words(value: Any) -> bool:
+    return value is None or (isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value))
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "targets": _is_tensor,
+    "prediction": _is_tensor,
+    "probability": _is_tensor,
+    "output": _is_tensor,
+    "explainer": lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    "seconds": lambda value: isinstance(value, (int, float)),
+    "batch_axes": lambda value: isinstance(value, tuple) and all(type(axis) is int for axis in value),
+    "diagnostics": lambda value: isinstance(value, dict) and all(isinstance(one, Tensor) for one in value.values()),
+    "kind": lambda value: value is None or isinstance(value, str),
+    "class_names": _are_words,
+    "feature_names": _are_words,
+    "tokens": lambda value: _are_words(value) or (isinstance(value, (list, tuple)) and all(map(_are_words, value))),
+}
+"""Whether a value can be the part of an explanation of that name."""
 
 
 class _Packer:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from pnpx.structure import Structure, is_container, items, map_tensors, tensors
+from pnpx.structure import Structure, is_container, items, map_leaves, map_tensors, tensors
 from pnpx.suggest import nearest
 
 LABELS = frozenset(
@@ -112,6 +112,27 @@ class Keywords:
         return f"Keywords({dict(self.parts)!r})"
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Marks that what ``extractor`` takes has no axis of the batch: all samples share it, whole.
+
+    What goes along and has the batch's size as its first axis is else taken to hold a value for each sample: so are
+    class weights where there happen to be as many classes as samples, or a causal mask where sequences are as long as
+    the batch is large.
+
+    >>> Shared("weights")({"x": 1, "weights": 2})
+    2
+    """
+
+    extractor: "Extractor"
+
+    def __call__(self, batch: Any) -> Any:
+        inner = self.extractor
+        if isinstance(inner, (int, str)):
+            return part_of(batch, inner)
+        return inner(batch) if callable(inner) else tuple(Shared(part)(batch) for part in inner or ())
+
+
 Extractor: TypeAlias = int | str | Sequence[Any] | Callable[[Any], Any] | None
 """What `Explainer` accepts as extractor: a position, a key, several of them, or any callable on the batch."""
 
@@ -122,7 +143,8 @@ class Call:
 
     ``forward`` is what was extracted to be explained: one value, a tuple of values, or a mapping passed by keyword;
     ``keywords`` says under which name each of its values goes, or None for those that go by position. ``steps``, if it
-    is known, (batch, length), says which steps of the sequences are no padding.
+    is known, (batch, length), says which steps of the sequences are no padding. ``axes`` are those of the batch in each
+    tensor and array that goes along, in their order; None where one has none; no ``axes`` where only shapes can tell.
     """
 
     forward: Structure
@@ -130,6 +152,7 @@ class Call:
     additional_args: tuple[Any, ...] = ()
     additional_kwargs: Mapping[str, Any] = field(default_factory=dict)
     steps: Tensor | None = None
+    axes: tuple[int | None, ...] | None = None
 
     @property
     def values(self) -> list[Any]:
@@ -253,20 +276,62 @@ def extract(
     Raises:
         LookupError: an extractor names a part that the batch does not have.
         TypeError: nothing is left to call the model with, or more than it takes.
+        ValueError: a forward argument is to be explained and to go along as well.
     """
     signature = Signature(model)
     if forward is None:
-        value, names, rest = _whole(signature, batch, _taken(additional))
+        value, names, rest = _whole(signature, batch, named_by(additional))
     else:
-        value, names = _take(signature, batch, forward, "forward_arg_extractor")
+        value, names, shared = _take(signature, batch, forward, "forward_arg_extractor")
         rest = {}
-    extra, extra_names = (
-        ((), ()) if additional is None else _take(signature, batch, additional, "additional_forward_arg_extractor")
+        if any(shared):
+            raise TypeError(
+                "what is explained has an axis of the batch, so that Shared is for additional_forward_arg_extractor, "
+                f"but forward_arg_extractor is {forward!r}"
+            )
+        if not names:
+            raise TypeError("forward_arg_extractor must take what is explained, but takes nothing: it is empty")
+    extra, extra_names, shared = (
+        ((), (), ()) if additional is None else _take(signature, batch, additional, "additional_forward_arg_extractor")
     )
     extras = Call(extra, extra_names)
+    if twice := [name for name in extra_names if name is not None and name in (*names, *rest)]:
+        raise ValueError(
+            f"the forward argument {twice[0]!r} is taken twice, to be explained and to go along; leave it out of "
+            "additional_forward_arg_extractor"
+        )
     steps = None if padding_mask is None else _take(signature, batch, padding_mask, "padding_mask_extractor")[0]
-    call = Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps))
-    return _placed(model, call)
+    call = _placed(model, Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps)))
+    positional = [mark for mark, name in zip(shared, extra_names, strict=True) if name is None]
+    marks = {name: mark for mark, name in zip(shared, extra_names, strict=True) if name is not None}
+    of_values = [*zip(call.additional_args, positional, strict=True)]
+    of_values += [(value, marks.get(name, False)) for name, value in call.additional_kwargs.items()]
+    size = call.batch_size
+    return replace(call, axes=tuple(axis for value, mark in of_values for axis in batch_axes(value, size, mark)))
+
+
+def batch_axes(value: Any, batch_size: int, shared: bool = False) -> list[int | None]:
+    """The axis of the batch in each tensor and array of an argument; None where there is none.
+
+    It is the first one if it has the batch's size, or else, as in the (layers, batch, features) of a recurrent net's
+    state, the only one that has it. A first axis of size 1 in front of just another is there for all samples, as that
+    of position ids (1, length). With ``shared`` nothing has one.
+    """
+    axes: list[int | None] = []
+
+    def note(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+        fitting = [] if isinstance(leaf, PackedSequence) else [i for i, n in enumerate(leaf.shape) if n == batch_size]
+        axis = None
+        if isinstance(leaf, PackedSequence) or 0 in fitting:
+            axis = 0
+        elif len(fitting) == 1 and batch_size > 1 and tuple(leaf.shape) != (1, batch_size):
+            # An axis of size 1 tells nothing.
+            axis = fitting[0]
+        axes.append(None if shared else axis)
+        return leaf
+
+    map_leaves(note, value)
+    return axes
 
 
 def _steps(mask: Any) -> Tensor | None:
@@ -283,42 +348,55 @@ def _steps(mask: Any) -> Tensor | None:
 
 def _take(
     signature: Signature, batch: Any, extractor: Extractor, role: str
-) -> tuple[Structure, tuple[str | None, ...]]:
-    """What ``extractor`` takes from ``batch``, and under which keyword each value goes."""
+) -> tuple[Structure, tuple[str | None, ...], tuple[bool, ...]]:
+    """What ``extractor`` takes from ``batch``; for each value its keyword, and whether it is marked as `Shared`."""
+    if isinstance(extractor, Shared):
+        value, names, _ = _take(signature, batch, extractor.extractor, role)
+        return value, names, (True,) * len(names)
     if isinstance(extractor, bool):
         raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
     if isinstance(extractor, (int, str)):
-        return Item(extractor)(batch), (_keyword(signature, extractor),)
+        return part_of(batch, extractor), (_keyword(signature, extractor),), (False,)
     if callable(extractor):
         value = extractor(batch)
         if isinstance(value, Mapping):
-            return dict(value), tuple(value)
+            return dict(value), tuple(value), (False,) * len(value)
         if isinstance(value, (tuple, list)) and not isinstance(value, PackedSequence):
-            return tuple(value), (None,) * len(value)
-        return value, (None,)
+            return tuple(value), (None,) * len(value), (False,) * len(value)
+        return value, (None,), (False,)
     if not isinstance(extractor, Sequence):
         raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
-    taken = [_take(signature, batch, part, role) for part in extractor]
-    names = [name for _, (name, *_) in taken]
-    return tuple(value for value, _ in taken), tuple(names)
+    values: list[Any] = []
+    keywords: list[str | None] = []
+    marks: list[bool] = []
+    for part in extractor:
+        value, names, shared = _take(signature, batch, part, role)
+        # What a callable returns by keyword goes by keyword here too; a tuple, such as a state (h, c), is one argument.
+        by_keyword = isinstance(value, Mapping) and tuple(value) == names
+        values += value.values() if by_keyword else [value]
+        keywords += names if by_keyword else names[:1] or (None,)
+        marks += shared if by_keyword else [any(shared)]
+    return tuple(values), tuple(keywords), tuple(marks)
 
 
 def _keyword(signature: Signature, key: int | str) -> str | None:
     return signature.keyword(key) if isinstance(key, str) else None
 
 
-def _taken(additional: Extractor) -> set[int | str]:
-    """The positions and keys that go along, as far as ``additional`` names them."""
-    if isinstance(additional, (Item,)):
-        return {additional.key}
-    if isinstance(additional, Items):
-        return set(additional.keys)
-    if isinstance(additional, Keywords):
-        return set(additional.parts.values())
-    if isinstance(additional, (int, str)):
-        return {additional}
-    if isinstance(additional, Sequence):
-        return {part for part in additional if isinstance(part, (int, str))}
+def named_by(extractor: Extractor, shared: bool = False) -> set[int | str]:
+    """The positions and keys that ``extractor`` names, as far as it does; with ``shared`` those of `Shared` alone."""
+    if isinstance(extractor, Shared):
+        return named_by(extractor.extractor)
+    if isinstance(extractor, (str, int, Item, Items, Keywords)):
+        if shared:
+            return set()
+        if isinstance(extractor, Item):
+            return {extractor.key}
+        if isinstance(extractor, Items):
+            return set(extractor.keys)
+        return set(extractor.parts.values()) if isinstance(extractor, Keywords) else {extractor}
+    if isinstance(extractor, Sequence):
+        return {key for part in extractor for key in named_by(part, shared)}
     return set()
 
 
@@ -379,8 +457,9 @@ def _placed(model: nn.Module, call: Call) -> Call:
     floats = [parameter.dtype for parameter in parameters if parameter.is_floating_point()]
 
     def tensor(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.dtype != object:
-            array = torch.from_numpy(value.copy())
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
+            native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
+            array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)
             return array.to(floats[0]) if array.is_floating_point() and floats else array
         if is_container(value) and not isinstance(value, PackedSequence):
             return type(value)(map(tensor, value)) if type(value) in (tuple, list) else value
@@ -408,4 +487,6 @@ def _describe(value: Any) -> str:
         return "{" + ", ".join(f"{key!r}: {_describe(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (tuple, list)):
         return "(" + ", ".join(map(_describe, value)) + ")"
+    if isinstance(value, np.ndarray):
+        return f"ndarray of {value.dtype}"
     return f"{type(value).__name__} {value!r}" if isinstance(value, (str, int, float)) else type(value).__name__

@@ -1,7 +1,7 @@
 """From settings to the work to do: models, samples and explainers, everything checked before anything is explained."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,8 @@ from pnpx import zoo
 from pnpx.attributors.places import resolve
 from pnpx.config import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings, parse, unique
 from pnpx.explainers import Explainer, explainers
+from pnpx.faults import faults, in_words
+from pnpx.maker import Maker, required
 from pnpx.source import ConfigError, KeyPath, Source
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
@@ -22,6 +24,7 @@ from pnpx.text.samples import TextSamples
 from pnpx.zoo.datasets import Split
 
 SPLITS = get_args(Split)
+_LAYERS = "layers"
 
 
 def known_models(choice: ModelChoice) -> list[str]:
@@ -185,12 +188,14 @@ class Checker:
             explainer_names = Names()
             for index, choice, parameters in chosen:
                 folder, layer_names = explainer_names.new(choice.name), Names()
-                made = self.made(index, choice, parameters, subject)
-                if made is None:
+                make = self.maker(index, choice, parameters, subject)
+                if make is None:
                     continue
-                for layer in self.layers(index, choice, subject.module, subject.name):
+                for keys, layer in self.layers(index, choice, subject.module, subject.name):
                     place = layer_names.new("inputs" if layer is None else layer)
-                    yield TensorTask(subject, made(layer), parameters, layer, f"{subject.folder}/{folder}/{place}")
+                    if self.works(index, choice, subject, keys, make, layer):
+                        explainer = make(layer, ())
+                        yield TensorTask(subject, explainer, parameters, layer, f"{subject.folder}/{folder}/{place}")
 
     def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
         """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
@@ -219,28 +224,61 @@ class Checker:
 
     def allowed(self, kind: type[Explainer]) -> dict[str, bool]:
         """The parameters that an explainer takes from a configuration, each with whether it must be there."""
-        return {
-            item.name: item.default is MISSING and item.default_factory is MISSING
-            for item in fields(kind)
-            if item.init and item.name != "model"
-        }
+        needed = {item.name for item in required(kind)}
+        return {item.name: item.name in needed for item in fields(kind) if item.init and item.name != "model"}
 
-    def made(
+    def maker(
         self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject
-    ) -> Callable[[str | None], Any] | None:
+    ) -> Maker | None:
         """A maker of the explainer for a layer, or None if its parameters are not right."""
         keys: KeyPath = ("explainers", index)
-        kind = explainers()[choice.name]
-        arguments = dict(parameters)
+        make = self.maker_of(explainers()[choice.name], subject, parameters)
+        if isinstance(parameters.get("baselines"), int):
+            try:
+                make.arguments["baselines"] = self.baselines(parameters["baselines"], subject)
+            except (ValueError, LookupError) as error:
+                self.note((*keys, "baselines"), error)
+                return None
         try:
-            if isinstance(arguments.get("baselines"), int):
-                arguments["baselines"] = self.baselines(arguments["baselines"], subject)
-            kind(subject.module, **arguments)
-        except (TypeError, ValueError, LookupError) as error:
-            named = [name for name in choice.parameters if name in str(error)]
-            self.note((*keys, *named[:1]), error)
+            make(None, ())
+        except Exception as error:
+            wrong = faults(lambda left_out: make(None, left_out), list(choice.parameters))
+            for name, fault in wrong or [(choice.name, error)]:
+                self.note((*keys, name), in_words(fault))
             return None
-        return lambda layer: kind(subject.module, layer=layer, **arguments)
+        return make
+
+    def maker_of(self, kind: type[Explainer], subject: Subject, parameters: Mapping[str, Any]) -> Maker:
+        """A maker that has not been tried."""
+        return Maker(kind, subject, dict(parameters))
+
+    def works(
+        self,
+        index: int,
+        choice: ExplainerChoice,
+        subject: Subject,
+        layer_keys: KeyPath,
+        make: Maker,
+        layer: str | None,
+    ) -> bool:
+        """Whether the explainer gets through a rehearsal on the first sample, but for what is no fault of the settings.
+
+        Some parameters, such as ``output_layer`` and ``n_classes``, and whether the model ever runs a layer, can only
+        be judged with the model and a sample. Without this a run would find it explainer by explainer, after hours.
+        """
+        if not subject.indices:
+            return False
+        first = subject.indices[0]
+
+        def attempt(left_out: Collection[str]) -> None:
+            make.rehearse(None if _LAYERS in left_out else layer, left_out, first)
+
+        wrong = faults(attempt, [*choice.parameters, *([] if layer is None else [_LAYERS])])
+        for name, error in wrong:
+            said = in_words(error)
+            said = f"{subject.name}: {said}" if len(self.settings.model) > 1 else said
+            self.note(layer_keys if name == _LAYERS else ("explainers", index, name), said)
+        return not wrong
 
     def baselines(self, count: int, subject: Subject) -> torch.Tensor:
         """Samples of the training split, drawn by the run's seed."""
@@ -251,8 +289,10 @@ class Checker:
         generator = torch.Generator().manual_seed(self.settings.seed)
         return inputs[torch.randperm(len(inputs), generator=generator)[:count]]
 
-    def layers(self, index: int, choice: ExplainerChoice, module: nn.Module, name: str) -> Iterator[str | None]:
-        """The layers to explain of one model, those that it has."""
+    def layers(
+        self, index: int, choice: ExplainerChoice, module: nn.Module, name: str
+    ) -> Iterator[tuple[KeyPath, str | None]]:
+        """The layers to explain of one model, those that it has, each with its place in the configuration."""
         own = [name] if name in choice.layers else []
         listed = choice.layers_of(name)
         for position, layer in enumerate(listed):
@@ -267,4 +307,4 @@ class Checker:
                 said = error.args[0] if error.args else one_line(error)
                 self.note(keys, f"{name}: {said}" if len(self.settings.model) > 1 else said)
                 continue
-            yield layer
+            yield keys, layer

@@ -12,6 +12,7 @@ from torch import Tensor
 from pnpx.extractors import Extractor, part_of
 from pnpx.structure import is_container, items, map_tensors, tensors
 from pnpx.suggest import nearest
+from pnpx.targets import read_targets
 
 Targets: TypeAlias = Any
 """None, an int, ints (batch,) or (batch, n_targets), a tuple of indices or a list of them, weights, or a callable."""
@@ -58,7 +59,8 @@ class Objective:
                 f"inference_mode must be one of {INFERENCE_MODES}, but is {self.inference_mode!r}; "
                 f"{nearest(str(self.inference_mode), INFERENCE_MODES)}"
             )
-        if self.n_classes is not None and (not isinstance(self.n_classes, int) or self.n_classes < 1):
+        whole = isinstance(self.n_classes, int) and not isinstance(self.n_classes, bool)
+        if self.n_classes is not None and (not whole or self.n_classes < 1):
             raise ValueError(f"`n_classes >= 1` must hold, but got n_classes={self.n_classes!r}")
         if self.inference_mode != "logits" and self.score in ("regression", "detection"):
             raise ValueError(f"score={self.score!r} needs inference_mode='logits', but it is {self.inference_mode!r}")
@@ -96,7 +98,19 @@ class Objective:
         """The axis of the classes: the last one; of a segmentation (batch, classes, height, width) the second."""
         return 1 if self.score == "segmentation" and output.ndim > 1 else output.ndim - 1
 
-    def aim(self, targets: Targets, batch: Any, batch_size: int, clean: Callable[[], Any]) -> Aim:
+    def read_targets(self, targets: Targets) -> Targets:
+        """``targets`` as tensors and tuples, where they are no functions and no boxes.
+
+        Raises:
+            TypeError, ValueError: they are nothing that can be a target.
+        """
+        if callable(self.score) or callable(targets) or self.score == "detection":
+            return targets
+        return read_targets(targets)
+
+    def aim(
+        self, targets: Targets, batch: Any, batch_size: int, clean: Callable[[], Any], whole: int | None = None
+    ) -> Aim:
         """The scores for ``targets``.
 
         Args:
@@ -104,6 +118,8 @@ class Objective:
             batch: what a callable as target is given, beside the output.
             batch_size: the number of samples.
             clean: gives the output for the batch itself; called only where the targets depend on it.
+            whole: where these samples are some of a larger batch, of which the targets were not cut: its size. What has
+                the size of the part is then no target for each sample of the part.
         """
         if callable(self.score):
             return _Custom(self, self.score, targets, batch_size)
@@ -112,8 +128,8 @@ class Objective:
         if self.score == "detection":
             from pnpx.detection import Detection
 
-            return Detection(self, targets, batch_size, clean)
-        return _Chosen(self, targets, batch_size, clean)
+            return Detection(self, targets, batch_size, clean, whole)
+        return _Chosen(self, targets, batch_size, clean, whole)
 
 
 def find_output(output: Any) -> Tensor:
@@ -198,8 +214,16 @@ class _Custom(Aim):
 class _Chosen(Aim):
     """Scores picked out of, or weighted over, the model's output."""
 
-    def __init__(self, objective: Objective, targets: Targets, batch_size: int, clean: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        targets: Targets,
+        batch_size: int,
+        clean: Callable[[], Any],
+        whole: int | None = None,
+    ) -> None:
         self._objective, self._batch_size, self._clean = objective, batch_size, clean
+        self._given_for = whole or batch_size
         self._segments = objective.score == "segmentation"
         self._indices: tuple[Tensor, ...] | None = None  # one (batch, n_targets) an axis of the output after the batch
         self._weights: Tensor | None = None
@@ -207,14 +231,11 @@ class _Chosen(Aim):
         if targets is None:
             self._predict()
             return
-        if isinstance(targets, tuple) or _is_list_of_tuples(targets):
-            columns = torch.as_tensor(np.asarray(targets)).reshape(
-                1 if isinstance(targets, tuple) else len(targets), -1
-            )
-            self._require_integers(columns)
+        given = read_targets(targets)
+        if not isinstance(given, Tensor):
+            columns = torch.tensor(given).reshape(1 if isinstance(given, tuple) else len(given), -1)
             self._set_indices([self._per_sample(column)[:, None] for column in columns.unbind(1)])
             return
-        given = torch.as_tensor(targets) if not isinstance(targets, Tensor) else targets.detach()
         if given.is_floating_point() or (self._segments and given.dtype == torch.bool):
             self._weights = given
             return
@@ -225,10 +246,10 @@ class _Chosen(Aim):
             )
         if given.ndim == 2:
             self.n_targets = given.shape[1]
-            if len(given) != self._batch_size or not self.n_targets:
+            if len(given) != self._given_for or not self.n_targets:
                 raise ValueError(
                     f"targets of several classes a sample have shape (batch, n_targets) = "
-                    f"({self._batch_size}, n_targets), but got {tuple(given.shape)}"
+                    f"({self._given_for}, n_targets), but got {tuple(given.shape)}"
                 )
         self._set_indices([given if given.ndim == 2 else self._per_sample(given)[:, None]])
 
@@ -298,9 +319,9 @@ class _Chosen(Aim):
     def _per_sample(self, given: Tensor) -> Tensor:
         if given.numel() == 1 and given.ndim <= 1:
             return given.reshape(1).expand(self._batch_size)
-        if given.shape != (self._batch_size,):
+        if given.shape != (self._given_for,):
             raise ValueError(
-                f"targets must be one for all or one a sample, ({self._batch_size},), but got shape "
+                f"targets must be one for all or one a sample, ({self._given_for},), but got shape "
                 f"{tuple(given.shape)}"
             )
         return given
@@ -323,9 +344,10 @@ class _Chosen(Aim):
         if weights.shape == read.shape[1:] and read.ndim > 1:
             weights = weights.expand(per_sample)
             self._shared = True
-        if weights.shape != per_sample:
+        elif weights.shape != (self._given_for, *read.shape[1:]):
             raise ValueError(
-                f"targets that are floats are weights of the output's shape, {per_sample} or {per_sample[1:]}, "
+                f"targets that are floats are weights of the output's shape, {(self._given_for, *per_sample[1:])} or "
+                f"{per_sample[1:]}, "
                 f"but got {tuple(weights.shape)}; for classes give integers"
             )
         terms = read * weights.repeat(copies, *[1] * (read.ndim - 1))
@@ -349,10 +371,6 @@ class _Chosen(Aim):
     @staticmethod
     def _one_hot(read: Tensor, classes: Tensor) -> Tensor:
         return torch.zeros_like(read, dtype=torch.float32).scatter_(1, classes[:, None], 1.0)
-
-
-def _is_list_of_tuples(targets: Targets) -> bool:
-    return isinstance(targets, list) and bool(targets) and all(isinstance(target, tuple) for target in targets)
 
 
 def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:

@@ -10,6 +10,10 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """The way to a value: ``("explainers", 0, "n_iter")``."""
 
 
+MOST_REPEATED = 10_000
+"""How many values the aliases of a file may stand for."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run; ``problems`` has one line for each thing that is wrong with it."""
 
@@ -68,6 +72,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
         if root is None or root.tag != "tag:yaml.org,2002:map":
             what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
             raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
+        if (added := _size(root, {}) - _size(root, None)) > MOST_REPEATED:
+            # Aliases of aliases are a few lines to write, and more than any memory holds to read.
+            said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
+            raise ConfigError([f"{path}: {said}"])
         if match := re.search(r"\$\{\s*[\w.]+\s*:", "\n".join([text, *overrides])):
             # A resolver such as oc.env would put secrets of whoever runs a configuration into its report.
             said = f"{match[0]}...}} calls a resolver; only references to keys, ${{key}}, are allowed"
@@ -120,6 +128,21 @@ def _text(path: Path) -> str:
         raise ConfigError([f"{path}: must be UTF-8 text, but byte {error.start} is none"]) from None
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+
+
+def _size(node: Any, known: dict[int, int] | None, seen: set[int] | None = None) -> int:
+    """How many values there are below ``node``, and it: those of an alias each time, as ``known``; without it, once."""
+    seen = set() if seen is None else seen
+    if known is not None and id(node) in known:
+        return known[id(node)]
+    if id(node) in seen:  # an alias that is not to count; one inside what it names is refused later
+        return 0
+    seen.add(id(node))
+    parts = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
+    size = 1 + (0 if node.id == "scalar" else sum(_size(part, known, seen) for part in parts))
+    if known is not None:
+        known[id(node)] = size
+    return size
 
 
 def _number(node: Any, keys: KeyPath, lines: dict[KeyPath, int]) -> None:

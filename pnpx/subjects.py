@@ -16,10 +16,16 @@ from pnpx.config import DataChoice, ModelChoice
 from pnpx.suggest import nearest
 from pnpx.text.samples import TextSamples
 
+KINDS = ("image", "series", "tabular")
+"""What samples may be; None leaves it to a guess from their shape."""
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Samples and what is known of them: ``inputs`` (samples, ...) and ``targets`` (samples,), the true classes."""
+    """Samples and what is known of them: ``inputs`` (samples, ...) and ``targets`` (samples,), the true classes.
+
+    ``class_names`` are in the order of the classes; ``feature_names`` name the last axis of ``inputs``.
+    """
 
     name: str
     inputs: Tensor
@@ -27,13 +33,17 @@ class Data:
     kind: str | None = None
     class_names: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
+    own: bool = False
+    """Whether it is from a factory of the user's, and not from the zoo."""
 
     def label(self, index: int) -> str | None:
-        """The name of the true class of a sample, or its number if classes have no names."""
+        """The name of the true class of a sample; its number, or the value to predict, where there are no names."""
         if self.targets is None:
             return None
-        target = int(self.targets[index])
-        return str(self.class_names[target]) if self.class_names is not None else str(target)
+        target = self.targets[index].item()
+        if self.class_names is not None:
+            return str(self.class_names[int(target)])
+        return f"{target:.4g}" if isinstance(target, float) else str(int(target))
 
     def identity(self, index: int) -> tuple[object, ...]:
         """What an explanation of sample ``index`` depends on."""
@@ -146,14 +156,24 @@ def choose(choice: DataChoice, data: Data | TextSamples) -> Sequence[int]:
 
 
 def try_out(module: nn.Module, name: str, data: Data) -> None:
-    """Run the model on one sample, so that data of the wrong shape is found before anything is explained."""
+    """Run the model on one sample, so that data of the wrong shape is found before anything is explained.
+
+    Raises ValueError if it fails, or if a factory's data names another number of classes than the model tells apart.
+    """
     try:
         with torch.no_grad():
-            module(data.inputs[:1])
+            output = module(data.inputs[:1])
     except Exception as error:
         shape = tuple(data.inputs.shape[1:])
         samples = f"the samples of {data.name!r}, of shape {shape}"
         raise ValueError(f"{name} cannot take {samples}: {one_line(error)}") from error
+    if data.own and data.class_names is not None and isinstance(output, Tensor) and output.ndim == 2:
+        n_classes = output.shape[1]
+        if n_classes not in (1, len(data.class_names)):
+            raise ValueError(
+                f"{name} gives {n_classes} outputs for a sample, but {data.name!r} has {len(data.class_names)} "
+                "class_names; give as many, or none"
+            )
 
 
 def _function(factory: str) -> Callable[..., Any]:
@@ -197,10 +217,11 @@ def _from_factory(found: Any, factory: str) -> Data:
         inputs, targets = getattr(found, "inputs", None), getattr(found, "targets", None)
         known = {name: getattr(found, name, None) for name in ("kind", "class_names", "feature_names")}
     name = str(getattr(found, "name", factory.rpartition(":")[2]))
-    return _checked(Data(name, inputs, targets, **known), factory)
+    return _checked(Data(name, inputs, targets, **known, own=True), factory)
 
 
 def _checked(data: Data, factory: str) -> Data:
+    """``data``, if all of it serves: what is wrong with names and labels would else show in pictures, or nowhere."""
     wrong: Mapping[str, bool] = {
         "inputs": not isinstance(data.inputs, Tensor) or data.inputs.ndim < 2 or not len(data.inputs),
         "targets": data.targets is not None and (not isinstance(data.targets, Tensor) or data.targets.ndim != 1),
@@ -210,4 +231,36 @@ def _checked(data: Data, factory: str) -> Data:
             f"{factory!r} must return (inputs, targets), tensors of shapes (samples, ...) and (samples,), or an object "
             f"with these as attributes; its {'inputs' if wrong['inputs'] else 'targets'} are none"
         )
+    said = f"what {factory!r} returns is not right: "
+    if data.targets is not None and len(data.targets) != len(data.inputs):
+        raise ValueError(f"{said}there are {len(data.inputs)} inputs, but {len(data.targets)} targets")
+    for name in ("class_names", "feature_names"):
+        names = getattr(data, name)
+        if names is not None and not _are_names(names):
+            raise ValueError(f"{said}{name} must be a sequence of text, or None, but is {names!r:.60}")
+    if data.kind is not None and data.kind not in KINDS:
+        raise ValueError(f"{said}kind must be one of {', '.join(KINDS)}, or None, but is {data.kind!r}")
+    widths = {data.inputs.shape[-1], data.inputs[0].numel()}
+    if data.feature_names is not None and len(data.feature_names) not in widths:
+        raise ValueError(
+            f"{said}feature_names name the last axis of the inputs, of size {data.inputs.shape[-1]}, but there are "
+            f"{len(data.feature_names)}"
+        )
+    if data.class_names is not None and data.targets is not None:
+        _check_classes(data.targets, data.class_names, said)
     return data
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
+
+
+def _check_classes(targets: Tensor, names: Sequence[str], said: str) -> None:
+    if targets.dtype == torch.bool or targets.is_floating_point() or targets.is_complex():
+        raise ValueError(f"{said}targets must be integers, the positions of their class_names, but are {targets.dtype}")
+    outside = targets[(targets < 0) | (targets >= len(names))]
+    if len(outside):
+        raise ValueError(
+            f"{said}targets must be from 0 to {len(names) - 1}, the positions of the {len(names)} class_names, but "
+            f"{int(outside[0])} is one"
+        )

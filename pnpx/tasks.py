@@ -173,7 +173,7 @@ class TextTask(Task):
 
     def explainer_print(self) -> str:
         explainer = self.explainer
-        own = (explainer.granularity, explainer.aggregation, explainer.reduce)
+        own = (explainer.granularity, explainer.aggregation, explainer.reduce, explainer.replacement)
         method = of_explainer(explainer.method(explainer.model, **explainer.parameters))
         return digest(method, own, self.generation)
 

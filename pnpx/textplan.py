@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,13 @@ import torch
 from torch import nn
 
 from pnpx import zoo
+from pnpx.attributors import unwrapped
 from pnpx.config import ExplainerChoice, ModelChoice, Settings
 from pnpx.explainers import Explainer, explainers
+from pnpx.explainers.gradient import Gradient
 from pnpx.explainers.perturbation import PerturbationExplainer
+from pnpx.extractors import Signature
+from pnpx.maker import Maker, required
 from pnpx.plan import Checker, known_models
 from pnpx.source import KeyPath
 from pnpx.store import Names
@@ -25,10 +29,7 @@ from pnpx.text.pretrained import PREFIX, load_pretrained, quietly
 from pnpx.text.reading import read
 from pnpx.text.samples import TextSample, TextSamples, read_file
 from pnpx.text.targets import label_names
-from pnpx.text.tasks import detect, length_limit
-
-PERTURBATIONS = False
-"""Whether :class:`pnpx.text.TextExplainer` explains with methods that replace units of a text."""
+from pnpx.text.tasks import detect, known_tokens, length_limit
 
 _CHOICES: Mapping[str, Sequence[str]] = {
     "granularity": GRANULARITIES,
@@ -38,7 +39,8 @@ _CHOICES: Mapping[str, Sequence[str]] = {
 _TEXTS: Mapping[str, Callable[[], zoo.TextData]] = {"sentences": zoo.sentences}
 _GENERATES = ("causal", "encoder_decoder")
 _SET = frozenset({"forward_arg_extractor", "additional_forward_arg_extractor", "padding_mask_extractor",
-                  "output_extractor", "output_layer", "score", "reducer", "channel_axis", "n_classes"})
+                  "output_extractor", "output_layer", "score", "reducer", "channel_axis", "n_classes",
+                  "groups", "window", "stride"})
 """Parameters that a TextExplainer sets, or that would not serve for texts."""
 
 
@@ -215,29 +217,42 @@ class TextChecker(Checker):
         usable = {name: value for name, value in general.items() if value in _CHOICES[name]}
         return {**usable, **found} if all(right) else None
 
-    def made(
-        self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject
-    ) -> Callable[[str | None], Any] | None:
-        kind = explainers()[choice.name]
-        assert isinstance(subject, TextSubject)  # subjects() makes no other
-        model, tokenizer = subject.module, subject.tokenizer
-        try:
-            made = TextExplainer(kind, model, tokenizer, **parameters)
-            kind(model, **made.parameters)
-        except (TypeError, ValueError, LookupError) as error:
-            named = [name for name in choice.parameters if name in str(error)]
-            self.note(("explainers", index, *named[:1]), error)
-            return None
-        return lambda layer: made if layer is None else TextExplainer(kind, model, tokenizer, **parameters, layer=layer)
+    def maker_of(self, kind: type[Explainer], subject: Subject, parameters: Mapping[str, Any]) -> Maker:
+        return TextMaker(kind, subject, dict(parameters), self.settings.text.generation)
+
+
+@dataclass(frozen=True)
+class TextMaker(Maker):
+    """Makes an explainer of texts of one kind for a model, at any layer, and without any of its ``arguments``."""
+
+    generation: Mapping[str, Any]
+
+    def __call__(self, layer: str | None, left_out: Collection[str]) -> TextExplainer:
+        return self._of(self.kind, layer, {key: value for key, value in self.arguments.items() if key not in left_out})
+
+    def rehearse(self, layer: str | None, left_out: Collection[str], index: int) -> None:
+        """Raise what the explainer would raise for the text, as far as one gradient at the layer tells."""
+        made = self(layer, left_out)
+        if layer is None or issubclass(self.kind, PerturbationExplainer):
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of, the job itself will say
+            data: Any = self.subject.data
+            target = data.inputs[index].target
+            generates = target is None and getattr(self.subject, "kind", "") in _GENERATES
+            short = {**self.generation, "max_new_tokens": 1} if generates else {}
+            gradient = self._of(Gradient, layer, {"granularity": made.granularity})
+            gradient(data.take([index]), None if target is None else [target], **short)
+
+    def _of(self, kind: type[Explainer], layer: str | None, arguments: dict[str, Any]) -> TextExplainer:
+        place = {} if layer is None else {"layer": layer}
+        tokenizer = self.subject.tokenizer if isinstance(self.subject, TextSubject) else None
+        return TextExplainer(kind, self.subject.module, tokenizer, **arguments, **place)
 
 
 def explains_texts(kind: type[Explainer]) -> bool:
     """Whether an explainer serves for texts: those that need tensors beside them do not."""
-    from dataclasses import MISSING, fields
-
-    needs = any(item.default is MISSING and item.default_factory is MISSING and item.init and item.name != "model"
-                for item in fields(kind))
-    return not needs and (PERTURBATIONS or not issubclass(kind, PerturbationExplainer))
+    return not required(kind)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -249,8 +264,10 @@ def _kind(module: nn.Module, tokenizer: Any, sample: TextSample) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of texts that are too long, which are told of when they are explained
-            reading = read(tokenizer, [sample.given], length_limit(module, tokenizer))[0]
-        rows = {"input_ids": reading.ids, "attention_mask": torch.ones_like(reading.ids), **reading.extras}
+            reading = read(tokenizer, [sample.given], length_limit(module, tokenizer), known_tokens(module))[0]
+        signature = Signature(unwrapped(module))
+        extras = {key: row for key, row in reading.extras.items() if signature.open_ended or key in signature.names}
+        rows = {"input_ids": reading.ids, "attention_mask": torch.ones_like(reading.ids), **extras}
         return detect(module, {name: row[None] for name, row in rows.items()}).kind
     except Exception as error:
         raise ValueError(f"{type(module).__name__} cannot read {sample.text[:40]!r}: {one_line(error)}") from error

@@ -5,6 +5,7 @@ import torch
 
 from pnpx import zoo
 from pnpx.config import ConfigError, ModelChoice, read
+from pnpx.pipeline import run
 from pnpx.plan import plan
 from pnpx.shipped import configs
 
@@ -212,6 +213,24 @@ def test_files_that_are_no_mapping_in_yaml(write, text, problem):
     assert line.startswith(problem)
 
 
+def test_aliases_that_grow_beyond_measure(write):
+    """Nine lines that stand for 10 ** 9 values (the "billion laughs")."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    (line,) = problems(write("\n".join(lines)))
+    assert line == ("run.yaml: its aliases (*name) repeat 1234567880 values, more than 10000; write out what is meant")
+
+
+def test_aliases_in_measure(write):
+    text = GOOD.replace("[null, conv2]", "&where [null, conv2]")
+    text = text.replace("output:", "  - {name: VarGrad, layers: *where}\noutput:")
+    settings, _ = read(write(text))
+    assert settings.explainers[2].layers == settings.explainers[1].layers == {"*": [None, "conv2"]}
+    listed = ", ".join(map(str, range(5_000)))
+    settings, _ = read(write(GOOD.replace("samples: 2", f"indices: [{listed}]")))
+    assert len(settings.data.indices) == 5_000
+
+
 def test_files_that_cannot_be_read(tmp_path):
     assert problems(tmp_path / "no.yaml") == ["no.yaml: there is no such file"]
     (tmp_path / "folder.yaml").mkdir()
@@ -236,6 +255,65 @@ def test_data_of_the_wrong_shape_is_found_before_explaining(write):
     )
 
 
+@pytest.mark.parametrize("new, problems_found", [
+    ("output_layer: heda",
+     ["7: explainers.1.output_layer: no module 'heda' in the model; the nearest: 'head'"]),
+    ("output_layer: 3",
+     ["7: explainers.1.output_layer: a layer must be a str or a module, or a sequence of them, but is 3"]),
+    ("n_classes: 7", ["7: explainers.1.n_classes: n_classes=7 was given, but the model's output has shape (1, 10), "
+                      "with 10 classes"]),
+    ("n_classes: true", ["7: explainers.1.n_classes: `n_classes >= 1` must hold, but got n_classes=True"]),
+    ("forward_arg_extractor: 2.5", ["7: explainers.1.forward_arg_extractor: forward_arg_extractor must be an int, "
+                                    "a str, a sequence of them, or a callable, but is 2.5"]),
+    ("forward_arg_extractor: image",
+     ["7: explainers.1.forward_arg_extractor: a Tensor as batch has no part 'image'; there are none"]),
+    ("channel_axis: 9\n    reducer: sum",
+     ["7: explainers.1.channel_axis: channel_axis must be one of the axes 1 to 3 of the value, but is 9"]),
+    ("score: regression", ["7: explainers.1.score: targets=None needs one predicted class, but a regression with "
+                           "output of shape (1, 10) has several outputs a sample; say which one is explained, such as "
+                           "targets=0"]),
+    ("sampler: [a]",
+     ["7: explainers.1.sampler: no sampler ['a']; there are: 'independent', 'antithetic', 'orthogonal'"]),
+    ("n_classes: 7\n    n_iter: 2\n    output_layer: heda", [
+        "7: explainers.1.n_classes: n_classes=7 was given, but the model's output has shape (1, 10), with 10 classes",
+        "9: explainers.1.output_layer: no module 'heda' in the model; the nearest: 'head'"]),
+])
+def test_what_only_the_model_can_tell_of_a_parameter_is_found_before_anything_runs(write, new, problems_found):
+    assert problems(write(GOOD.replace("n_iter: 4", new))) == [f"run.yaml:{problem}" for problem in problems_found]
+
+
+@pytest.mark.parametrize("name, parameter, problem", [
+    ("IntegratedGradients", "baseline: [1, 2]", "a baseline is a number, a tensor, a name (zeros, mean, blur), a "
+     "callable on the input, or one for each input, but got [1, 2]"),
+    ("FeatureAblation", "baseline: blurr", "no baseline 'blurr'; the nearest: 'blur'"),
+    ("FeatureAblation", "groups: [1, 2]",
+     "groups must have the shape of what is explained, (1, 1, 8, 8), or expand to it, but have (2,)"),
+    ("ExpectedGradients", "baselines: zeros", "baselines must be a tensor (n_baselines, ...) for each input, but got "
+     "str"),
+    ("ExpectedGradients", "baselines: -3",
+     "baselines must be from 1 to 1347, the samples to draw from, but is -3"),
+])
+def test_baselines_and_groups_are_tried_as_well(write, name, parameter, problem):
+    text = GOOD.replace("name: SmoothGrad", f"name: {name}").replace("n_iter: 4", parameter)
+    name, _, _ = parameter.partition(":")
+    first, *more = problems(write(text))
+    assert first == f"run.yaml:7: explainers.1.{name}: {problem}"
+    assert all(line.startswith(f"run.yaml:7: explainers.1.{name}: ") for line in more)  # at the other layer
+
+
+@pytest.mark.parametrize("layer, problem", [
+    ("conv2#9", "the layer 'conv2#9' was not reached: it runs 1 times; choose one that the forward pass uses"),
+    ("conv2#0", "calls of a module count from 1, but the layer is 'conv2#0'"),
+])
+def test_calls_of_a_layer_that_never_come(write, layer, problem):
+    (line,) = problems(write(GOOD.replace("conv2", f"'{layer}'")))
+    assert line == f"run.yaml:8: explainers.1.layers.1: {problem}"
+    (line,) = problems(write(GOOD.replace("conv2", f"'{layer}'").replace("cnn", "cnn, digits_lstm").replace(
+        "model: digits_cnn, digits_lstm", "model: [digits_cnn, digits_lstm]").replace(
+        "[null,", "{digits_cnn: [null,").replace("']", "']}")))
+    assert line == f"run.yaml:8: explainers.1.layers.digits_cnn.1: digits_cnn: {problem}"
+
+
 FACTORY = """\
 import torch
 from torch import nn
@@ -255,6 +333,24 @@ def data(split):
 
 def lists(split):
     return [[1.0]], [0]
+
+def named(split, targets=(0, 1, 0, 1, 0), **known):
+    from types import SimpleNamespace
+    return SimpleNamespace(inputs=data(split)[0], targets=torch.tensor(targets), **known)
+
+class Lazy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+class Rough(Lazy):
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradients of me")
+        return self.used(x)
 """
 
 OWN = """\
@@ -325,6 +421,66 @@ def test_weights_of_a_factory_are_safetensors_beside_the_configuration(own, tmp_
 def test_problems_of_factories(own, old, new, problem):
     (line,) = problems(own(OWN.replace(old, new)), allow_code=True)
     assert line.partition(": ")[2] == problem
+
+
+@pytest.mark.parametrize("known, problem", [
+    ("class_names=['a']", "targets must be from 0 to 0, the positions of the 1 class_names, but 1 is one"),
+    ("class_names='ab'", "class_names must be a sequence of text, or None, but is 'ab'"),
+    ("class_names=[0, 1]", "class_names must be a sequence of text, or None, but is [0, 1]"),
+    ("class_names=2", "class_names must be a sequence of text, or None, but is 2"),
+    ("feature_names=['a', 'b', 'c']",
+     "feature_names name the last axis of the inputs, of size 4, but there are 3"),
+    ("feature_names={'a': 1}", "feature_names must be a sequence of text, or None, but is {'a': 1}"),
+    ("kind='picture'", "kind must be one of image, series, tabular, or None, but is 'picture'"),
+    ("targets=[0, 1]", "there are 5 inputs, but 2 targets"),
+    ("targets=[0.5] * 5, class_names=['a', 'b']",
+     "targets must be integers, the positions of their class_names, but are torch.float32"),
+    ("targets=[0, 1, 0, 1, -1], class_names=['a', 'b']",
+     "targets must be from 0 to 1, the positions of the 2 class_names, but -1 is one"),
+])
+def test_labels_and_names_of_data_are_checked_where_it_is_loaded(own, tmp_path, known, problem):
+    path = own(OWN.replace(":data", ":described"))
+    (tmp_path / "own_nets.py").write_text(f"{FACTORY}\ndef described(split):\n    return named(split, {known})\n")
+    (line,) = problems(path, allow_code=True)
+    assert line == f"run.yaml:2: data.factory: what 'own_nets:described' returns is not right: {problem}"
+
+
+def test_as_many_class_names_as_the_model_has_classes(own, tmp_path):
+    path = own(OWN.replace(":data", ":described"))
+    code = f"{FACTORY}\ndef described(split):\n    return named(split, class_names=['a', 'b', 'c'])\n"
+    (tmp_path / "own_nets.py").write_text(code)
+    (line,) = problems(path, allow_code=True)
+    assert line == ("run.yaml:2: data: net gives 2 outputs for a sample, but 'described' has 3 class_names; "
+                    "give as many, or none")
+
+
+@pytest.mark.parametrize("known, label", [
+    ("class_names=('no', 'yes'), feature_names=list('abcd'), kind='tabular'", "yes"),
+    ("targets=[0.25] * 5", "0.25"),
+])
+def test_names_that_fit_and_values_to_predict_are_taken(own, tmp_path, known, label):
+    path = own(OWN.replace(":data", ":described"))
+    (tmp_path / "own_nets.py").write_text(f"{FACTORY}\ndef described(split):\n    return named(split, {known})\n")
+    (subject,) = plan(path, allow_code=True).subjects
+    assert subject.data.label(1) == label
+
+
+def test_a_layer_that_the_model_never_runs_is_found_before_anything_runs(own):
+    (line,) = problems(own(OWN.replace(":net", ":Lazy").replace("[null, 0]", "[used, idle]")), allow_code=True)
+    problem = "the model ran without calling it; choose one that the forward pass uses"
+    assert line == f"run.yaml:3: explainers.0.layers.1: the layer 'idle' was not reached: {problem}"
+
+
+def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
+    """The model fails with every parameter, so that the explainer fails, and the others go on."""
+    path = own(OWN.replace(":net", ":Rough").replace("[null, 0]", "[null, used]").replace("[{", "[{name: Sobol}, {"))
+    work = plan(path, allow_code=True)
+    assert len(work.tasks) == 3
+    outcome = run(work, quiet=True)
+    assert {(failure.explainer, failure.layer) for failure in outcome.failures} == {
+        ("SmoothGrad", None), ("SmoothGrad", "used")
+    }
+    assert outcome.made == 3
 
 
 @pytest.mark.parametrize("name", sorted(configs()))

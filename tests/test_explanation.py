@@ -259,6 +259,77 @@ def test_loading_a_damaged_record(tmp_path, record):
     assert str(error.value).startswith(f"{str(tmp_path / 'x')!r} is a damaged explanation: ")
 
 
+@pytest.mark.parametrize("name, value, problem", [
+    ("seconds", "soon", "its 'seconds' is no such thing, but 'soon'"),
+    ("explainer", "SmoothGrad", "its 'explainer' is no such thing, but 'SmoothGrad'"),
+    ("explainer", {"list": []}, "its 'explainer' is no such thing, but []"),
+    ("prediction", 3, "its 'prediction' is no such thing, but 3"),
+    ("prediction", {"tensor": "attributions"}, None),
+    ("probability", {"tensor": "diagnostics.completeness_gap"}, None),
+    ("diagnostics", {"dict": [["gap", 1.0]]}, "its 'diagnostics' is no such thing, but {'gap': 1.0}"),
+    ("diagnostics", None, "its 'diagnostics' is no such thing, but None"),
+    ("batch_axes", {"tuple": ["0"]}, "its 'batch_axes' is no such thing, but ('0',)"),
+    ("batch_axes", {"tuple": [7]}, "its tensors do not have the axes (7,)"),
+    ("batch_axes", {"tuple": [-1]}, "its tensors do not have the axes (-1,)"),
+    ("batch_axes", 0, "TypeError("),
+    ("attributions", None, "it does not have an attribution for each tensor explained"),
+    ("kind", 5, "its 'kind' is no such thing, but 5"),
+    ("class_names", 10, "its 'class_names' is no such thing, but 10"),
+    ("tokens", "all", "its 'tokens' is no such thing, but 'all'"),
+    ("output", {"tensor": ["output"]}, "TypeError("),
+    ("output", {"dict": [[["a"], 1]]}, "TypeError("),
+    ("output", {"list": [{"tensor": "gone"}]}, "KeyError('gone')"),
+])
+def test_loading_a_part_of_the_wrong_kind(tmp_path, name, value, problem):
+    """A whole file whose record says one thing wrong, as a faulty disk or another program may leave it."""
+    path = tmp_path / "x"
+    images(3, diagnostics={"completeness_gap": torch.zeros(3)}).save(path)
+    with safe_open(path, "pt") as file:
+        metadata, leaves = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    record = {**json.loads(metadata["record"]), name: value}
+    save_file(leaves, path, {**metadata, "record": json.dumps(record)})
+    if problem is None:  # of the right kind, and of as many samples: nothing to be seen
+        assert len(Explanation.load(path)) == 3
+        return
+    with pytest.raises(ValueError) as error:
+        Explanation.load(path)
+    assert str(error.value).startswith(f"{str(path)!r} is a damaged explanation: {problem}")
+
+
+def test_loading_parts_of_another_number_of_samples(tmp_path):
+    path = tmp_path / "x"
+    for name in ("prediction", "probability"):
+        images(3, **{name: torch.zeros(2)}).save(path)
+        with pytest.raises(ValueError, match=rf"its '{name}' has shape \(2,\), but there are 3 samples"):
+            Explanation.load(path)
+    images(3, diagnostics={"gap": torch.zeros(0)}).save(path)
+    with pytest.raises(ValueError, match=r"its 'gap' has shape \(0,\), but there are 3 samples"):
+        Explanation.load(path)
+
+
+def test_loading_a_record_nested_beyond_measure(tmp_path):
+    record = '{"inputs": ' + '{"list": [' * 5000 + "]}" * 5000 + "}"
+    save_file({}, tmp_path / "x", {"format": "pnpx.explanation", "version": "1", "record": record})
+    with pytest.raises(ValueError, match="is a damaged explanation: RecursionError"):
+        Explanation.load(tmp_path / "x")
+
+
+def test_no_flipped_bit_of_the_header_gives_anything_but_a_value_error(tmp_path):
+    path = tmp_path / "x"
+    images(2).save(path)
+    whole = path.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    loaded = 0
+    for position in range(0, end, 3):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ (1 << position % 7)]) + whole[position + 1 :])
+        try:
+            Explanation.load(path)[0].label(0)
+            loaded += 1
+        except ValueError as error:
+            assert str(path) in str(error)
+    assert loaded < end / 6
+
+
 def test_html_is_self_contained_and_escaped():
     shown = images(explainer={"name": "<script>alert(1)</script>", "layer": '"><img src=x>'})._repr_html_()
     assert '<img src="data:image/png;base64,iVBORw0KGgo' in shown

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from transformers import BatchEncoding
 
-from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Signature, extract
+import pnpx
+from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Shared, Signature, extract, named_by
 
 X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
 Pair = namedtuple("Pair", "image target")
@@ -169,6 +170,17 @@ CALLS = {
     "the rest but Item": (Two(), (X, Y), None, Item(1), (X, Y), {}, (X,)),
     "the rest but Keywords": (Bert(), {"inputs_embeds": X, "input_ids": Y}, None, Keywords({"labels": "input_ids"}), (),
                               {"inputs_embeds": X, "labels": Y}, {"inputs_embeds": X}),
+    "a part by keyword in a list": (Two(), (X, Y), [0], [Keywords({"meta": 1})], (X,), {"meta": Y}, (X,)),
+    "a mapping in a list": (Bert(), (X, Z), [lambda b: {"inputs_embeds": b[0]}],
+                            [lambda b: {"attention_mask": b[1]}, lambda b: {}], (),
+                            {"inputs_embeds": X, "attention_mask": Z}, (X,)),
+    "a state in a list": (Two(), (X, Y), [0], [lambda b: (b[1], b[1])], (X, (Y, Y)), {}, (X,)),
+    "a callable that finds nothing": (Two(), (X, Y), [0], [lambda b: None], (X, None), {}, (X,)),
+    "nothing goes along": (Two(), (X, Y), 0, [], (X,), {}, X),
+    "the same twice": (Two(), (X, Y), 0, [0], (X, X), {}, X),
+    "shared": (Two(), {"image": X, "meta": Y}, "image", Shared("meta"), (), {"image": X, "meta": Y}, X),
+    "the rest but what is shared": (Two(), {"image": X, "meta": Y}, None, [Shared("meta")], (),
+                                    {"image": X, "meta": Y}, {"image": X}),
     "None goes along": (Two(), (X, None), 0, 1, (X, None), {}, X),
     "a label that an extractor names": (Bert(), {"inputs_embeds": X, "labels": Z}, "inputs_embeds", "labels", (),
                                         {"inputs_embeds": X, "labels": Z}, X),
@@ -234,6 +246,132 @@ def test_arrays_become_tensors_of_the_models_precision():
     assert call.kwargs["attention_mask"] == [1, 1]
 
 
+@pytest.mark.parametrize("array", [np.array(["a", "b"]), np.array([{"a": 1}, None], dtype=object),
+                                   np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")], ids=["str", "object",
+                                                                                                        "datetime"])
+def test_arrays_that_are_no_numbers_go_along_as_they_are(array):
+    call = extract(Two(), (X, array), 0, 1)
+    assert isinstance(call.args[1], np.ndarray) and call.args[1].tolist() == array.tolist()
+    with pytest.raises(TypeError, match="the forward arguments must hold a tensor, but are ndarray of "):
+        extract(One(), array)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">i8", np.longdouble, np.bool_, np.uint8])
+def test_arrays_of_any_kind_of_number(dtype):
+    values = np.array([[0, 1, 1], [1, 0, 0]], dtype=dtype)
+    assert extract(One(), values).args[0].tolist() == values.tolist()
+
+
+def test_the_names_in_extractors():
+    extractor = [0, Shared(["a", Shared(1)]), Items((2, "b")), Keywords({"x": "c"}), len]
+    assert named_by(extractor) == {0, "a", 1, 2, "b", "c"} and named_by(extractor, shared=True) == {"a", 1}
+    assert named_by(None) == named_by(len) == set()
+    assert Shared(["a", lambda b: b["c"]])({"a": 1, "c": 2}) == (1, 2)
+    assert repr(Shared("weights")) == "Shared(extractor='weights')"
+
+
+class Weighted(nn.Module):
+    """Scores weighted by class, and a shift that each sample has of its own: both go along."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 6, dtype=torch.float64)
+
+    def forward(self, x, weights=None, shift=0.0, positions=None):
+        if positions is not None:
+            x = x * (1 + positions)
+        return (self.linear(x).sin() + shift[:, None]) * weights
+
+
+@pytest.mark.parametrize("layer", [None, "linear"])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
+def test_what_all_samples_share_is_whole_in_every_piece(layer, batch_size):
+    """As many classes as samples: weights (6,), and a shift (6,) that is cut; positions (1, 4) beside them."""
+    model, x = Weighted(), torch.randn(6, 4, dtype=torch.float64)
+    weights, shift = torch.arange(1.0, 7.0, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    batch = {"x": x, "weights": weights, "shift": shift, "positions": torch.arange(4.0)[None].double()}
+    explainer = pnpx.SmoothGrad(model, layer=layer, noise_std=0.1, n_iter=4, batch_size=batch_size,
+                                forward_arg_extractor="x",
+                                additional_forward_arg_extractor=["shift", "positions", Shared("weights")])
+    whole = pnpx.SmoothGrad(model, layer=layer, noise_std=0.1, n_iter=4, batch_size=999, forward_arg_extractor="x",
+                            additional_forward_arg_extractor=["shift", "positions", Shared("weights")])
+    torch.testing.assert_close(explainer.attribute(batch, 2), whole.attribute(batch, 2))
+    gradient = pnpx.Gradient(model, forward_arg_extractor="x", batch_size=batch_size,
+                             additional_forward_arg_extractor=["shift", "positions", Shared("weights")])
+    inputs = x.clone().requires_grad_()
+    model(inputs, weights, shift, batch["positions"])[:, 2].sum().backward()
+    torch.testing.assert_close(gradient.attribute(batch, 2), inputs.grad)
+
+
+def test_as_many_rows_in_a_table_as_in_the_last_piece():
+    """Ten samples in pieces of four, the last of two; weights (2, 6) have no axis of the batch there either."""
+    model, x = Weighted(), torch.randn(10, 4, dtype=torch.float64)
+
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x, table):
+            assert table.shape == (2, 6), "the table was cut or repeated"
+            return self.inner.linear(x).sin() * table.sum(0)
+
+    table = torch.randn(2, 6, dtype=torch.float64)
+    for layer in (None, "inner.linear"):
+        found = pnpx.SmoothGrad(Table(), layer=layer, n_iter=6, batch_size=4, forward_arg_extractor=0,
+                                additional_forward_arg_extractor=1).attribute((x, table), 1)
+        whole = pnpx.SmoothGrad(Table(), layer=layer, n_iter=6, batch_size=99, forward_arg_extractor=0,
+                                additional_forward_arg_extractor=1).attribute((x, table), 1)
+        torch.testing.assert_close(found, whole)
+
+
+def test_positions_of_sequences_as_long_as_the_batch_is_large():
+    """(1, length) with as many samples as steps: no axis of the batch, without a word."""
+    model, x = Weighted(), torch.randn(4, 4, dtype=torch.float64)
+    batch = {"x": x, "weights": torch.ones(6).double(), "shift": torch.zeros(4).double(),
+             "positions": torch.arange(4.0)[None].double()}
+    along = ["weights", "shift", "positions"]
+    found = pnpx.Gradient(model, forward_arg_extractor="x", batch_size=3,
+                          additional_forward_arg_extractor=along).attribute(batch, 1)
+    inputs = x.clone().requires_grad_()
+    model(inputs, batch["weights"], batch["shift"], batch["positions"])[:, 1].sum().backward()
+    torch.testing.assert_close(found, inputs.grad)
+
+
+def test_a_target_function_is_given_shared_parts_whole():
+    model, x, weights = nn.Linear(4, 6).double(), torch.randn(6, 4, dtype=torch.float64), torch.randn(6).double()
+
+    def weighted(output, batch):
+        return (output * batch["weights"]).sum(1)
+
+    class Loose(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x, weights):
+            return self.inner(x).tanh()
+
+    found = pnpx.Gradient(Loose(), batch_size=4, forward_arg_extractor="x",
+                          additional_forward_arg_extractor=Shared("weights")).attribute(
+                              {"x": x, "weights": weights}, weighted)
+    inputs = x.clone().requires_grad_()
+    (model(inputs).tanh() * weights).sum().backward()
+    torch.testing.assert_close(found, inputs.grad)
+
+
+@pytest.mark.parametrize("batches", [
+    lambda x: (x[i : i + 2] for i in (0, 2)), lambda x: iter([x[:2], x[2:]]), lambda x: map(torch.clone, x.split(2)),
+], ids=["generator", "list iterator", "map"])
+def test_batches_from_any_iterator(batches):
+    x, explainer = torch.randn(4, 3), pnpx.Gradient(nn.Linear(3, 2))
+    found = list(explainer.explain(batches(x), 1))
+    torch.testing.assert_close(torch.cat([one.attributions for one in found]), explainer.attribute(x, 1))
+    with pytest.raises(TypeError, match=r"attribute takes one batch, but got a .*; use explain, which goes through"):
+        explainer.attribute(batches(x), 1)
+
+
 def test_arrays_are_copied():
     array = np.ones((2, 3))[::-1]  # negative strides
     array.flags.writeable = False
@@ -291,6 +429,26 @@ def test_no_batch_size(forward, kind, message):
     (One(), X, None, 1.5, TypeError,
      "additional_forward_arg_extractor must be an int, a str, a sequence of them, or a callable, but is 1.5"),
     (One(), {"image": X}, "img", None, LookupError, "the batch has no part 'img'; the nearest: 'image'"),
+    (Two(), {"image": X, "meta": Y}, "image", ["image"], ValueError,
+     "the forward argument 'image' is taken twice, to be explained and to go along; leave it out of "
+     "additional_forward_arg_extractor"),
+    (Bert(), {"inputs_embeds": X, "attention_mask": Y}, None, Keywords({"inputs_embeds": "attention_mask"}), ValueError,
+     "the forward argument 'inputs_embeds' is taken twice, to be explained and to go along; leave it out of "
+     "additional_forward_arg_extractor"),
+    (One(), (X, Y), [], None, TypeError,
+     "forward_arg_extractor must take what is explained, but takes nothing: it is empty"),
+    (One(), (X, Y), lambda b: {}, None, TypeError,
+     "forward_arg_extractor must take what is explained, but takes nothing: it is empty"),
+    (One(), (X, Y), lambda b: None, None, TypeError, "the forward arguments must hold a tensor, but are NoneType"),
+    (Two(), (X, Y), [lambda b: None, lambda b: np.array(["a"])], None, TypeError,
+     "the forward arguments must hold a tensor, but are (NoneType, ndarray of <U1)"),
+    (One(), (X, Y), -3, None, LookupError, "the batch has 2 parts, counted from 0: there is no part -3"),
+    (One(), (X, Y), 0, [Shared(7)], LookupError, "the batch has 2 parts, counted from 0: there is no part 7"),
+    (Two(), {"image": X}, "image", Shared("metta"), LookupError,
+     "the batch has no part 'metta'; there are: 'image'"),
+    (One(), (X, Y), Shared(0), None, TypeError,
+     "what is explained has an axis of the batch, so that Shared is for additional_forward_arg_extractor, but "
+     "forward_arg_extractor is Shared(extractor=0)"),
     (One(), {"image": X}, "image", ["imag"], LookupError, "the batch has no part 'imag'; the nearest: 'image'"),
 ])
 def test_errors(model, batch, forward, additional, kind, message):

@@ -1,6 +1,7 @@
 """A run makes what the configuration says, once, and loses nothing that it finished."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import pnpx
 from pnpx import zoo
@@ -116,6 +119,36 @@ def test_a_second_run_makes_nothing(space):
     outcome = space.run()
     assert (outcome.made, outcome.found) == (0, 6)
     assert space.stamps() == before and space.stamps("**/*.png") == pictures
+
+
+def spoiled(path, **changes):
+    """Write the explanation at ``path`` again, its fingerprint kept, with other parts in its record."""
+    with safe_open(path, "pt") as file:
+        metadata, leaves = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    record = {**json.loads(metadata["record"]), **changes}
+    save_file(leaves, path, {**metadata, "record": json.dumps(record)})
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda path: spoiled(path, seconds="soon"),
+    lambda path: spoiled(path, prediction=3),
+    lambda path: spoiled(path, diagnostics={"list": []}),
+    lambda path: spoiled(path, class_names="ab", attributions=None),
+    lambda path: save_file({}, path, {"format": "pnpx.explanation", "version": "1"}),
+    lambda path: save_file({}, path, {"format": "pnpx.explanation", "version": "1", "record": "[" * 100_000}),
+    lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_text("not tensors"),
+], ids=["seconds", "prediction", "diagnostics", "names", "no record", "nested", "short", "empty", "text"])
+def test_a_damaged_file_is_made_again_and_ends_nothing(space, spoil):
+    space.run()
+    path, before = space.folder / FILES[1] / "0003.safetensors", space.stamps()
+    whole = Explanation.load(path).attributions.clone()  # what was loaded may be mapped from the file
+    spoil(path)
+    outcome = space.run()
+    assert (outcome.made, outcome.found, outcome.failures) == (1, 5, [])
+    assert changed(before, space.stamps()) == [f"{FILES[1]}/0003.safetensors"]
+    torch.testing.assert_close(Explanation.load(path).attributions, whole)
 
 
 def test_force_makes_all_again(space):

@@ -191,6 +191,34 @@ def test_a_table_is_bars_of_the_strongest_features():
     assert len(panels(plot(record, 1))[0].patches) == 12
 
 
+def test_a_table_with_infinite_values():
+    values = torch.tensor([[1.0, -torch.inf, torch.nan, torch.inf, -2.0, 1e-9]])
+    (axes,) = panels(plot(explanation(values, probability=None)))
+    widths = {label.get_text().partition(" = ")[0]: bar.get_width()
+              for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}
+    assert widths["feature 3"] == -widths["feature 1"] == pytest.approx(2.3)
+    assert (widths["feature 4"], widths["feature 0"], widths["feature 2"]) == (-2, 1, 0)
+    low, high = axes.get_xlim()
+    assert low < -2.3 and high > 2.3
+    assert {"inf", "\N{MINUS SIGN}inf", "nan"} <= {text.get_text() for text in axes.texts}
+    for value in (torch.inf, -torch.inf, torch.nan, 1e308):
+        plot(explanation(torch.full((1, 3), value, dtype=torch.float64), probability=None)).canvas.draw()
+
+
+def test_parts_that_are_zero_everywhere_are_named_and_not_drawn():
+    out, nothing = random(1, 5, 4), torch.zeros(1, 2, 4)
+    parts = (out, (nothing, nothing))
+    record = replace(explanation(out, probability=None), attributions=parts, explained=parts, batch_axes=(0, 0, 0))
+    figure = plot(record)
+    assert len(panels(figure)) < len(panels(plot(replace(record, attributions=(out, (nothing + 1, nothing + 1))))))
+    assert "target cat · predicted cat · zero everywhere: [1][0], [1][1]" in texts(figure)
+    assert "[0]" in texts(figure) and "[1][0]" not in texts(figure)
+    nan = replace(record, attributions=(out, (torch.full_like(nothing, torch.nan), nothing)))
+    assert "[1][0]" in texts(plot(nan)) and "[1][1]" not in texts(plot(nan))
+    all_zero = plot(replace(record, attributions=(0 * out, (nothing, nothing))))
+    assert {"[0]", "[1][0]", "[1][1]"} <= set(texts(all_zero)) and not any("zero every" in t for t in texts(all_zero))
+
+
 def test_the_strongest_leave_nan_to_the_end():
     assert strongest(np.array([1.0, np.nan, -2.0, 0.0]), 3) == [2, 0, 3]
 

@@ -273,3 +273,28 @@ def test_minilm_baseline_keeps_the_mask(judge, tokenizer):
     named = pnpx.IntegratedGradients(judge, layer="bert.encoder.layer.2", n_steps=4, forward_arg_extractor="input_ids",
                                      additional_forward_arg_extractor="attention_mask")
     torch.testing.assert_close(whole.attribute(batch), named.attribute(batch))
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral"])
+def test_rotary_positions_are_no_features(family):
+    """A decoder layer takes the hidden states and the cosines and sines of positions: the states are explained."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=30, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=16,
+    )
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    batch = {"input_ids": torch.tensor([[3, 4, 5, 6], [7, 8, 9, 1]])}
+    layer, last = "model.layers.1", lambda output, _: output[:, -1, 2]
+    found = pnpx.Gradient(model, layer=f"{layer}:input").attribute(batch, last)
+    assert found.shape == (2, 4, 16)
+    torch.testing.assert_close(found, pnpx.Gradient(model, layer="model.layers.0").attribute(batch, last))
+    states = model.model(**batch, output_hidden_states=True).hidden_states[1].detach().requires_grad_()
+    hook = model.model.layers[1].register_forward_pre_hook(
+        lambda _, args, kwargs: ((states, *args[1:]), kwargs), with_kwargs=True
+    )
+    model(**batch).logits[:, -1, 2].sum().backward()
+    hook.remove()
+    torch.testing.assert_close(found, states.grad)

@@ -315,6 +315,11 @@ def test_a_callable_score_is_given_floats_one_a_sample():
 
 # Errors
 
+WANTED = (
+    "targets must be None, an int, ints (batch,) or (batch, n_targets), a tuple of indices where outputs have more "
+    "axes, floats of the output's shape as weights, or a callable; "
+)
+
 BAD_TARGETS = [
     (5, {}, ValueError, "targets must be in the range 0 to 4, but got 5"),
     (-1, {}, ValueError, "targets must be in the range 0 to 4, but got -1"),
@@ -329,7 +334,37 @@ BAD_TARGETS = [
      "targets of classes have shape (batch,) or (batch, n_targets), but got (3, 2, 2)"),
     (torch.ones(3, 5, dtype=torch.bool), {}, TypeError, "targets of classes must be integers, but are torch.bool"),
     (True, {}, TypeError, "targets of classes must be integers, but are torch.bool"),
-    ((0.5, 1.0), {}, TypeError, "targets of classes must be integers, but are torch.float64"),
+    (torch.ones(3, dtype=torch.complex64), {}, TypeError,
+     "targets of classes must be integers, but are torch.complex64"),
+    ((0.5, 1.0), {}, TypeError,
+     "a tuple as targets has an int for each axis of the output after the batch, but got float 0.5"),
+    ((True,), {}, TypeError,
+     "a tuple as targets has an int for each axis of the output after the batch, but got bool True"),
+    ((), {}, TypeError, "a tuple as targets has an int for each axis of the output after the batch, but got none"),
+    ((1, [0, 1, 2]), {}, TypeError,
+     "a tuple as targets has an int for each axis of the output after the batch, but got list [0, 1, 2]"),
+    ([(0, 1), (1,), (2, 2)], {}, ValueError,
+     "each sample's tuple must have an index for the same axes, but got [(0, 1), (1,), (2, 2)]"),
+    ([(0,), 1, (2,)], {}, TypeError, WANTED + "but some of the list are tuples, and some are not: [(0,), 1, (2,)]"),
+    ("cat", {}, TypeError, WANTED + "but got a str, 'cat'"),
+    (["cat", "dog", "cat"], {}, TypeError,
+     WANTED + "but got a list of <U3, ['cat', 'dog', 'cat']; give the numbers of the classes for their names"),
+    (np.array(["a", "b", "c"]), {}, TypeError,
+     WANTED + "but got a ndarray of <U1, array(['a', 'b', 'c'], dtype='<U1'); give the numbers of the classes for "
+     "their names"),
+    (np.array([1, None, 2], dtype=object), {}, TypeError,
+     WANTED + "but got a ndarray of object, array([1, None, 2], dtype=object)"),
+    ([1, None, 2], {}, TypeError, WANTED + "but got a list of object, [1, None, 2]"),
+    ({1, 2}, {}, TypeError, WANTED + "but got a set, {1, 2}"),
+    ({"a": 1}, {}, TypeError, WANTED + "but got a dict, {'a': 1}"),
+    (2**70, {}, TypeError, WANTED + "but got a int, 1180591620717411303424"),
+    ([[0, 1], [1], [0, 0]], {}, ValueError,
+     "a list of targets must hold as many for each sample, but is [[0, 1], [1], [0, 0]]"),
+    ([[0], 1, [0]], {}, ValueError, "a list of targets must hold as many for each sample, but is [[0], 1, [0]]"),
+    (torch.tensor([1.0, float("nan"), 0, 0, 0]), {}, ValueError,
+     "targets that are floats are weights on the output, and must be finite, but some are not"),
+    ([float("inf")] * 5, {}, ValueError,
+     "targets that are floats are weights on the output, and must be finite, but some are not"),
     (torch.ones(3, 4), {}, ValueError,
      "targets that are floats are weights of the output's shape, (3, 5) or (5,), but got (3, 4); for classes give "
      "integers"),
@@ -380,6 +415,44 @@ BAD_TARGETS = [
 def test_errors(targets, options, kind, message):
     with error(kind, message):
         scored(targets, **options)
+
+
+@pytest.mark.parametrize("targets, message", [
+    ([0, 1], "targets must be one for all or one a sample, (4,), but got shape (2,)"),
+    (torch.tensor([0, 1]), "targets must be one for all or one a sample, (4,), but got shape (2,)"),
+    ([(0,), (1,)], "targets must be one for all or one a sample, (4,), but got shape (2,)"),
+    ([[0, 1], [1, 0]],
+     "targets of several classes a sample have shape (batch, n_targets) = (4, n_targets), but got (2, 2)"),
+    (torch.ones(2, 5), "targets that are floats are weights of the output's shape, (4, 5) or (5,), but got (2, 5); "
+                       "for classes give integers"),
+])
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_targets_of_half_the_batch_are_not_those_of_each_half(targets, message, batch_size):
+    with error(ValueError, message):
+        pnpx.Gradient(nn.Linear(3, 5), batch_size=batch_size).attribute(torch.ones(4, 3), targets)
+
+
+def test_boxes_of_half_the_batch_are_not_those_of_each_half():
+    class Detector(nn.Module):
+        def forward(self, x):
+            return x.reshape(len(x), 1, 7)
+
+    explainer = pnpx.Gradient(Detector(), score="detection", batch_size=2)
+    with error(ValueError, "targets must hold the boxes of each of the 4 samples, but hold 2"):
+        explainer.attribute(torch.rand(4, 7), torch.rand(2, 1, 7))
+
+
+@pytest.mark.parametrize("targets", [
+    range(4), [0, 1, 2, 3], np.arange(4), np.arange(4, dtype=">i4"), torch.arange(4, dtype=torch.uint8),
+    [torch.tensor(n) for n in range(4)], [np.int16(n) for n in range(4)], [(0,), (1,), (2,), (np.int64(3),)],
+    torch.eye(5)[:4].to_sparse(), torch.eye(5)[:4].tolist(), np.eye(5, dtype=">f8")[:4],
+    np.eye(5, dtype=np.longdouble)[:4],
+], ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}")
+@pytest.mark.parametrize("batch_size", [3, 4])
+def test_one_target_a_sample_in_every_form(targets, batch_size):
+    model = nn.Linear(3, 5)
+    found = pnpx.Gradient(model, batch_size=batch_size).attribute(torch.ones(4, 3), targets)
+    torch.testing.assert_close(found, model.weight.detach()[:4])
 
 
 @pytest.mark.parametrize("options, message", [

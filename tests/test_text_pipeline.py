@@ -108,6 +108,29 @@ def test_explanations_are_those_of_the_explainer(space):
     torch.testing.assert_close(stored.scores, again.scores)
 
 
+def test_explainers_that_take_words_away(space):
+    """Exact Shapley values and single removals by calls of the model alone, each word replaced by [MASK]."""
+    explainers = "explainers=[{name: KernelShap, n_iter: 64, replacement: mask}, {name: Occlusion, replacement: mask}]"
+    outcome = space.run("data=[A rare beauty.]", "text={targets: 1}", explainers)
+    assert (outcome.made, outcome.failures) == (2, [])
+    model, tokenizer = zoo.load("sentiment"), zoo.tokenizer("sentiment")
+    found = {name: TextExplanation.load(space.folder / f"sentiment/{name}/inputs/0000.json")
+             for name in ("KernelShap", "Occlusion")}
+    ids, units = tokenizer("A rare beauty.")["input_ids"], found["Occlusion"].units
+    players = range(len(units))
+
+    def worth(kept):
+        hidden = {token for player in players if player not in kept for token in units[player].tokens}
+        edited = [tokenizer.mask_token_id if place in hidden else token for place, token in enumerate(ids)]
+        return float(model(torch.tensor([edited])).logits[0, 1].detach())
+
+    whole = worth(players)
+    single = torch.tensor([whole - worth(set(players) - {player}) for player in players])
+    torch.testing.assert_close(found["Occlusion"].scores.float(), single, rtol=1e-4, atol=1e-5)
+    assert float(found["KernelShap"].scores.sum()) == pytest.approx(whole - worth(set()), abs=1e-4)
+    assert space.run("data=[A rare beauty.]", "text={targets: 1}", explainers.replace("mask}]", "delete}]")).made == 1
+
+
 def test_a_second_run_makes_nothing_and_force_all(space):
     space.run()
     before, pictures, page = space.stamps(), space.stamps("**/*.png"), (space.folder / "report.html").read_bytes()

@@ -141,6 +141,12 @@ def test_targets_for_every_text_but_those_with_their_own(write, targets, expecte
     ("aggregation: sum", "generation: {max_new_tokens: 3}",
      "run.yaml:13: text.generation.max_new_tokens: is for models that generate, but BertForSequenceClassification does "
      "not"),
+    ("name: SquareGrad\n    n_iter: 4", "name: KernelShap\n    replacement: maks",
+     "run.yaml:9: explainers.1.replacement: replacement must be 'mask', 'pad', 'unk', 'zero', 'delete', a token or its "
+     "id, but is 'maks'; the nearest: 'mask'"),
+    ("n_iter: 4", "replacement: mask",
+     "run.yaml:9: explainers.1.replacement: replacement says what takes the place of a unit, but SquareGrad replaces "
+     "none; leave it out"),
     ("n_iter: 4", "n_iter: 0", "run.yaml:9: explainers.1.n_iter: `n_iter >= 1` must hold, but got n_iter=0"),
     ("bert.encoder", "bert.encodr",
      "run.yaml:11: explainers.1.layers.1: no module 'bert.encodr' in the model; the nearest: 'bert.encoder'"),
@@ -212,7 +218,7 @@ def test_text_is_a_key_for_text_models_only(write):
 
 
 def test_explainers_that_need_more_than_a_text_are_none_of_texts():
-    assert explains_texts(pnpx.SquareGrad) and explains_texts(pnpx.IntegratedGradients)
+    assert explains_texts(pnpx.SquareGrad) and explains_texts(pnpx.KernelShap)
     assert not explains_texts(pnpx.ExpectedGradients)
 
 

@@ -1,6 +1,7 @@
 """A call of a model for several copies of its batch, or for some of its samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,33 +9,26 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from pnpx.attributors.passes import repeat
-from pnpx.extractors import Call
-from pnpx.structure import is_packed, map_leaves, padded, rebuild, tensors
+from pnpx.extractors import Call, batch_axes
+from pnpx.structure import map_leaves, padded, rebuild, tensors
 
 
-def argument_axis(tensor: Tensor | np.ndarray[Any, Any], batch_size: int) -> int | None:
-    """The axis of the batch in an argument: the first one, or else, as in (layers, batch, features), the only one."""
-    fitting = [axis for axis, size in enumerate(tensor.shape) if size == batch_size]
-    if 0 in fitting:
-        return 0
-    # An axis of size 1 tells nothing.
-    return fitting[0] if len(fitting) == 1 and batch_size > 1 else None
+def repeated(value: Any, copies: int, axes: Sequence[int | None]) -> Any:
+    """``value``, an argument or a structure of them, for so many copies of the batch, along the ``axes`` of its leaves.
 
-
-def repeated(value: Any, copies: int, batch_size: int) -> Any:
-    """``value``, an argument or a structure of them, for so many copies of the batch; its tensors are copies always.
-
-    A model may change what it is given in place.
+    Its tensors are copies always: a model may change what it is given in place.
     """
-    packed = is_packed(value)
-    return rebuild(
-        value,
-        [
-            repeat(leaf, copies, 0 if is_sequence else argument_axis(leaf, batch_size))
-            for leaf, is_sequence in zip(tensors(value), packed, strict=True)
-        ],
-        copies,
-    )
+    supply = iter(axes)
+
+    def put(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+        axis = next(supply)
+        if isinstance(leaf, PackedSequence):
+            return rebuild(leaf, [repeat(padded(leaf)[0], copies, axis)], 1 if axis is None else copies)
+        if isinstance(leaf, np.ndarray):
+            return leaf.copy() if axis is None else np.concatenate([leaf] * copies, axis)
+        return repeat(leaf, copies, axis)
+
+    return map_leaves(put, value)
 
 
 def arguments(
@@ -47,43 +41,63 @@ def arguments(
         supply = iter(forward)
         values = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in values]
     else:
-        values = [repeated(value, copies, size) for value in values]
-    new = Call(
-        call.with_values(values).forward,
-        call.keywords,
-        tuple(repeated(value, copies, size) for value in call.additional_args),
-        {name: repeated(value, copies, size) for name, value in call.additional_kwargs.items()},
-    )
+        values = [repeated(value, copies, batch_axes(value, size)) for value in values]
+    extra_args, extra_kwargs = repeated(_extras(call), copies, _axes(call))
+    new = Call(call.with_values(values).forward, call.keywords, extra_args, extra_kwargs)
     return new.args, new.kwargs
 
 
-def rows_of_batch(batch: Any, rows: slice, batch_size: int) -> Any:
-    """A user's ``batch`` for some of the samples: as `rows_of`, and lists with an entry a sample are cut as well."""
+def _extras(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return call.additional_args, dict(call.additional_kwargs)
+
+
+def _axes(call: Call) -> Sequence[int | None]:
+    """The axes of the batch in what goes along: as they were found for the whole batch, of which this is a part."""
+    return batch_axes(_extras(call), call.batch_size) if call.axes is None else call.axes
+
+
+def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[int | str] = ()) -> Any:
+    """A user's ``batch`` for some of the samples: as `rows_of`, and lists with an entry a sample are cut as well.
+
+    The parts named in ``shared`` stay as they are.
+    """
     if type(batch) in (list, tuple):
         if len(batch) == batch_size and all(item is None or isinstance(item, (int, float, str)) for item in batch):
             return batch[rows]
-        return type(batch)(rows_of_batch(item, rows, batch_size) for item in batch)
+        whole = {position % len(batch) for position in shared if isinstance(position, int)} if batch else set()
+        return type(batch)(
+            item if position in whole else rows_of_batch(item, rows, batch_size) for position, item in enumerate(batch)
+        )
     if type(batch) is dict:
-        return {key: rows_of_batch(item, rows, batch_size) for key, item in batch.items()}
+        return {key: item if key in shared else rows_of_batch(item, rows, batch_size) for key, item in batch.items()}
     return rows_of(batch, rows, batch_size)
 
 
-def rows_of(value: Any, rows: slice, batch_size: int) -> Any:
-    """``value`` for some of the samples: each tensor or array in it with an axis of the batch is cut to ``rows``."""
+def rows_of(value: Any, rows: slice, batch_size: int, axes: Sequence[int | None] | None = None) -> Any:
+    """``value`` for some of the samples: each tensor or array in it with an axis of the batch is cut to ``rows``.
+
+    ``axes`` says which it is, for each; without them, shapes tell.
+    """
+    supply = iter(batch_axes(value, batch_size) if axes is None else axes)
 
     def cut(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+        axis = next(supply)
+        if axis is None:
+            return leaf
         if isinstance(leaf, PackedSequence):
             sequences, lengths = padded(leaf)
             lengths = lengths[rows]
             longest = int(lengths.max())
             return pack_padded_sequence(sequences[rows, :longest], lengths, batch_first=True, enforce_sorted=False)
-        axis = argument_axis(leaf, batch_size)
-        return leaf if axis is None else leaf[(slice(None),) * axis + (rows,)]
+        return leaf[(slice(None),) * axis + (rows,)]
 
     return map_leaves(cut, value)
 
 
 def rows_of_call(call: Call, rows: slice) -> Call:
     """The call for some of the samples."""
-    found: Call = rows_of(call, rows, call.batch_size)  # whatever else a kind of call holds by sample is cut as well
-    return found
+    axes, size = _axes(call), call.batch_size
+    extra_args, extra_kwargs = rows_of(_extras(call), rows, size, axes)
+    bare = replace(call, additional_args=(), additional_kwargs={})
+    found: Call = rows_of(bare, rows, size)  # whatever else a kind of call holds by sample is cut as well
+    return replace(found, additional_args=extra_args, additional_kwargs=extra_kwargs, axes=tuple(axes))

@@ -1,18 +1,20 @@
 """Leaving a model as it was found.
 
 While it is explained, a model is in eval mode and its weights need no gradients. Afterwards, also after an exception,
-each module's mode, each weight's ``requires_grad``, the buffers and the global random state are what they were. Several
-threads may explain one model: the first to come changes it, the last to leave restores it.
+each module's mode, each weight and its ``requires_grad``, the buffers and the global random state are what they were.
+Several threads may explain one model: the first to come changes it, the last to leave restores it.
 """
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
 
 _LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
 
@@ -57,11 +59,21 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 stack.enter_context(_hold(("weight", id(parameter)), partial(_freeze, parameter)))
             elif ("weight", id(parameter)) in _held:  # another thread has frozen it already
                 stack.enter_context(_hold(("weight", id(parameter)), _nothing_to_do))
+        for module in modules:
+            weight = getattr(module, "weight", None)
+            if getattr(module, "max_norm", None) is not None and isinstance(weight, Tensor):
+                stack.enter_context(_hold(("rescaled", id(weight)), partial(_keep, weight)))
         stack.enter_context(_hold("fast path", _without_fast_path))
+        stack.enter_context(_hold("reentrance", without_reentrance))
         if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
             # cuDNN's recurrent nets can be differentiated in train mode only.
             stack.enter_context(_hold("cudnn", _without_cudnn))
         yield
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Let parts under gradient checkpointing run once: with a layer explained inside one, they must not run again."""
+    return _hold("checkpoints", without_checkpoints)
 
 
 def _quieten(module: nn.Module) -> Callable[[], None]:
@@ -100,6 +112,19 @@ def _freeze(weight: nn.Parameter) -> Callable[[], None]:
 
     def undo() -> None:
         weight.requires_grad_(True)
+
+    return undo
+
+
+def _keep(weight: Tensor) -> Callable[[], None]:
+    """For embeddings with ``max_norm``, whose forward rescales in place the rows that it looks up."""
+    copy = weight.detach().clone()
+
+    def undo() -> None:
+        # By value: a look-up that fails half-way has rescaled rows, and not counted it as a version. In place: a tied
+        # layer, or an optimizer, may hold the same storage.
+        if not torch.equal(weight, copy):
+            weight.data.copy_(copy)
 
     return undo
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pnpx.attributors.base import Attributor, Bound, explainable, same, warn_unsteady
 from pnpx.attributors.batch import arguments, rows_of_call
+from pnpx.attributors.guard import unchecked
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import Reached, Recording, Replay
@@ -44,7 +45,7 @@ class LayerAttributor(Attributor):
 
     @contextmanager
     def at(self, call: Call, *, graph: bool = False, floats: bool = True) -> Iterator["LayerBound"]:
-        with _uncompiled(), wrapped(self.model.modules()) as modules:
+        with _uncompiled(), unchecked(), wrapped(self.model.modules()) as modules:
             yield LayerBound(self, call, modules, graph, floats)
 
 

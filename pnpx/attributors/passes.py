@@ -70,8 +70,8 @@ class Arguments:
         keys: list[int | str] = [*range(len(args)), *kwargs]
         names = dict(zip(keys, [*_positional_names(run, len(args)), *kwargs], strict=True))
         values = [*args, *kwargs.values()]
-        # A mask is no feature: noise on it, or a gradient of it, has no meaning.
-        features = [(key, value) for key, value in zip(keys, values, strict=True) if "mask" not in names[key]]
+        # Masks and positions are no features: noise on them, or a gradient of them, has no meaning.
+        features = [(key, value) for key, value in zip(keys, values, strict=True) if not _says_where(names[key])]
         self._keys = [key for key, value in features if _has_floats(value)]
         # Without floats it is integers, such as token ids, that can be explained by those who need no gradients.
         self._keys = self._keys or [key for key, value in features if tensors(value)]
@@ -92,6 +92,11 @@ class Arguments:
         new = dict(zip(self._keys, parts, strict=True))
         args = tuple(new.get(index, arg) for index, arg in enumerate(self._args))
         return args, {key: new.get(key, arg) for key, arg in self._kwargs.items()}
+
+
+def _says_where(name: str) -> bool:
+    """Whether an argument of this name says what is there or where it is, as the rotary embeddings of LLaMA's do."""
+    return "mask" in name or name in ("position_embeddings", "position_ids", "cache_position")
 
 
 def _positional_names(run: Run, count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import inspect
 import time
+import warnings
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -17,7 +18,7 @@ from pnpx.attributors.batch import rows_of_batch, rows_of_call
 from pnpx.attributors.places import Layer
 from pnpx.explainers.pieces import Piece, join, pool_channels
 from pnpx.explainers.record import read_output, record
-from pnpx.extractors import Call, Extractor, extract
+from pnpx.extractors import Call, Extractor, extract, named_by
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task, rows_of_targets
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
@@ -54,7 +55,8 @@ class Explainer(ABC, metaclass=_Named):
             computed from another, each by itself.
         forward_arg_extractor: takes from the batch what is explained: a position, a key, a sequence of them, or a
             callable. None: the whole batch. See `pnpx.extractors.extract`.
-        additional_forward_arg_extractor: takes what only goes along.
+        additional_forward_arg_extractor: takes what only goes along. What of it has the batch's size as its first axis
+            is taken to hold a value for each sample, unless it is marked: ``pnpx.extractors.Shared("weights")``.
         padding_mask_extractor: takes which steps (batch, length) of sequences are no padding, such as an attention
             mask. Padding then gets no noise, does not count for a sample's range, and how much of it there is does not
             change the noise of the rest.
@@ -153,9 +155,10 @@ class Explainer(ABC, metaclass=_Named):
             A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
             sample, an axis for them comes after that of the batch. In float32 or wider, without gradients.
         """
-        if isinstance(inputs, DataLoader):
+        if _are_batches(inputs):
+            kind = type(inputs).__name__
             raise TypeError(
-                "attribute takes one batch, but got a DataLoader; use explain, which goes through its batches"
+                f"attribute takes one batch, but got a {kind}; use explain, which goes through its batches"
             )
         attributions, *_ = self._all(inputs, targets, diagnose=False)
         return attributions
@@ -173,7 +176,7 @@ class Explainer(ABC, metaclass=_Named):
 
         For a ``DataLoader``, or any iterator over batches, an iterator of one explanation a batch.
         """
-        if isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping)):
+        if _are_batches(inputs):
             return self._each(inputs, targets)
         return self._one(inputs, targets)
 
@@ -182,6 +185,38 @@ class Explainer(ABC, metaclass=_Named):
         """The name and the parameters, the model left out, as plain values for reports and files."""
         plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
         return {"name": type(self).__name__, **plain}
+
+    def rehearse(self, inputs: Any, targets: Targets = None) -> None:
+        """Raise what `attribute` would raise for ``inputs``, at about the cost of one gradient of them.
+
+        What only the model can tell of the parameters, such as whether it ever reaches a layer, is found so before a
+        long job starts.
+        """
+        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to warn of, the job itself will say
+            call = self._call(inputs)
+            reference, attributor = self.reference_call(call), self.attributor
+            with (
+                left_as_found(self.model),
+                attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound,
+            ):
+                aim = self.objective.aim(targets, inputs, call.batch_size, lambda: bound.output)
+                self.try_at(bound, aim, reference)
+                for value in bound.values:
+                    pool_channels(value.tensor, self.reducer, self.channel_axis, value.axis, None)
+
+    def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
+        """The least of `explain_at` that shows whether it can be done; for `rehearse`."""
+        aim.scores(bound.output, 1)
+
+    def _call(self, inputs: Any) -> Call:
+        return extract(
+            unwrapped(self.model),
+            inputs,
+            self.forward_arg_extractor,
+            self.additional_forward_arg_extractor,
+            self.padding_mask_extractor,
+        )
 
     def _each(self, batches: Any, targets: Targets) -> "Iterator[Explanation]":
         from tqdm.auto import tqdm
@@ -197,13 +232,8 @@ class Explainer(ABC, metaclass=_Named):
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         with torch.inference_mode(False), torch.no_grad():
-            call = extract(
-                unwrapped(self.model),
-                inputs,
-                self.forward_arg_extractor,
-                self.additional_forward_arg_extractor,
-                self.padding_mask_extractor,
-            )
+            targets = self.objective.read_targets(targets)
+            call = self._call(inputs)
             size = call.batch_size
             reference = self.reference_call(call)
             attributor = self.attributor
@@ -239,21 +269,27 @@ class Explainer(ABC, metaclass=_Named):
         rows: slice,
         diagnose: bool,
     ) -> Piece:
-        """The attributions of some of the samples."""
+        """The attributions of some of the samples.
+
+        They are cut out of the whole batch always: whether an axis is that of the samples is seen best there.
+        """
         size = call.batch_size
+        part, own_batch, own_targets, own_reference = call, batch, targets, reference
         if rows != slice(0, size):
-            batch = rows_of_batch(batch, rows, size)
-            call = rows_of_call(call, rows)
-            targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
-            reference = None if reference is None else rows_of_call(reference, rows)
-        count = call.batch_size
-        with attributor.at(call, graph=self.needs_graph, floats=self.needs_floats) as bound:
+            shared = named_by(self.additional_forward_arg_extractor, shared=True)
+            own_batch = rows_of_batch(batch, rows, size, shared)
+            part = rows_of_call(call, rows)
+            own_targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
+            own_reference = None if reference is None else rows_of_call(reference, rows)
+        count, uncut = part.batch_size, targets is own_targets and targets is not None
+        with attributor.at(part, graph=self.needs_graph, floats=self.needs_floats) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not self.needs_graph
             if not (unbatched and count > 1) and not dependent:
-                aim = self.objective.aim(targets, batch, count, lambda: bound.output)
-                found = self.explain_at(bound, aim, reference)
-                diagnostics = self.diagnose(bound, aim, reference, found) if diagnose else {}
+                whole = size if uncut else None
+                aim = self.objective.aim(own_targets, own_batch, count, lambda: bound.output, whole)
+                found = self.explain_at(bound, aim, own_reference)
+                diagnostics = self.diagnose(bound, aim, own_reference, found) if diagnose else {}
                 output = read_output(self, bound.output) if diagnose else None
                 return Piece.of(bound, aim, found, diagnostics, output)
         if dependent and isinstance(attributor, LayerAttributor):
@@ -262,14 +298,14 @@ class Explainer(ABC, metaclass=_Named):
                 for place in attributor.places
             ]
             return Piece.side_by_side(
-                [self._piece(one, batch, call, targets, reference, slice(0, count), diagnose) for one in alone]
+                [self._piece(one, batch, call, targets, reference, rows, diagnose) for one in alone]
             )
         # Something here has no axis of the batch, such as a table of positions. What it means for each sample is
         # found by explaining the samples one at a time.
         return join(
             [
                 self._piece(attributor, batch, call, targets, reference, slice(row, row + 1), diagnose)
-                for row in range(count)
+                for row in range(rows.start, rows.stop)
             ],
             whole=[(tuple(value.tensor.shape), value.axis) for value in bound.values],
         )
@@ -304,6 +340,10 @@ def require_seed(seed: Any) -> None:
     require_count("seed", seed, 0)
     if seed >= 2**62:
         raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
+
+
+def _are_batches(inputs: Any) -> bool:
+    return isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping))
 
 
 def _plain(value: Any) -> Any:

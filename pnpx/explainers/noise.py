@@ -59,7 +59,7 @@ class NoisyGradient(GradientExplainer):
                 raise TypeError(f"{name} must be a number, but got {level!r}")
             if not 0 <= level < float("inf"):
                 raise ValueError(f"`0 <= {name} < inf` must hold, but got {name}={level}")
-        if self.sampler is not None and self.sampler not in SAMPLERS:
+        if self.sampler is not None and self.sampler not in list(SAMPLERS):
             raise ValueError(f"no sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
         if self.input_x_gradient not in (True, False, "clean", "noisy"):
             raise ValueError(f"input_x_gradient must be a bool, 'clean' or 'noisy', but is {self.input_x_gradient!r}")

@@ -183,6 +183,14 @@ class PerturbationExplainer(Explainer):
             for of_target in found
         ]
 
+    def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
+        """The score of one copy, of which nothing is kept."""
+        cover = self.cover(bound, reference)
+        for count in {*cover.counts} - {0}:
+            self.design(count)
+        game = PlaceGame(bound, aim, cover, self._absent(bound, reference), self.batch_size)
+        game.play(torch.zeros(1, len(cover.counts), max(cover.counts, default=0), dtype=torch.bool))
+
     def solve(self, game: Game) -> Tensor:
         """What the groups of each sample are worth, (targets, batch, groups), zero behind its own number of groups.
 

@@ -81,6 +81,12 @@ class GradientExplainer(Explainer):
             raise ValueError(f"{type(self).__name__} gave no point to take a gradient at; it must give at least one")
         return [[statistic.value for statistic in of_target] for of_target in statistics]
 
+    def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
+        """The gradient at the first point."""
+        for point in self.points(bound, reference):
+            self._update(bound, aim, [], [point])
+            break
+
     def _update(self, bound: Bound, aim: Aim, statistics: list[list[Statistic]], chunk: list[Point]) -> int:
         """Take in one chunk, in halves if it does not fit the accelerator's memory; how many points do fit."""
         try:

@@ -17,6 +17,9 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
          overlay: bool | None = None, top: int = 12, percentile: float | None = None) -> "Figure":
     """A figure of the attributions of one sample: a panel for each tensor explained, in it a row for each target.
 
+    Tensors whose attributions are all zero, as those of an LSTM's last state often are, are named instead of drawn,
+    unless all are.
+
     Colours are blue below zero, white at it and red above, the same for all targets; from light to dark where nothing
     is negative. How a tensor is drawn follows from its shape for one sample: (channels, height, width) as a map,
     pooled over channels, beside the input and, where large or of another resolution, laid over it; (time, features)
@@ -40,18 +43,20 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
         ValueError: ``kind`` or ``pooling`` is unknown, or a number is out of its range.
     """
     from pnpx.plots.choose import kind_of, panel
-    from pnpx.plots.parts import parts, prediction_text, target_texts
+    from pnpx.plots.parts import drawn, parts, prediction_text, target_texts
 
     if percentile is not None and not 0 < percentile <= 100:
         raise ValueError(f"0 < percentile <= 100 must hold, but got {percentile}")
     if top < 1:
         raise ValueError(f"top must be at least 1, but got {top}")
     one = explanation[sample]
-    kind, targets, found = kind_of(one, kind), target_texts(one), parts(one)
+    kind, targets = kind_of(one, kind), target_texts(one)
+    found, left_out = drawn(parts(one))
     several = one.n_targets() is not None and len(targets) > 1
     panels = [panel(one, part, kind, targets if several else [""] * len(part.maps), pooling=pooling, overlay=overlay,
                     top=top, percentile=percentile) for part in found]
-    subtitle = ["" if several else targets[0], prediction_text(one)]
+    nothing = f"zero everywhere: {', '.join(part.name for part in left_out)}" if left_out else ""
+    subtitle = ["" if several else targets[0], prediction_text(one), nothing]
     return compose(one.title(), " · ".join(filter(None, subtitle)), [part.name for part in found], panels)
 
 

@@ -1,6 +1,6 @@
 """What of an explanation is drawn: its tensors, one sample of each, with a map for each target."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,15 @@ def parts(one: Explanation) -> list[Part]:
         rows = attributions.unbind(axis) if several else (attributions,)
         found.append(Part(name, array(_first(value, axis)), tuple(map(array, rows))))
     return found
+
+
+def drawn(found: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """The parts to draw, and those left out: where some attributions are not zero, those that are all zero."""
+    zero = [not any(one.any() for one in part.maps) for part in found]
+    if all(zero):
+        return list(found), []
+    shown = [part for part, is_zero in zip(found, zero, strict=True) if not is_zero]
+    return shown, [part for part, is_zero in zip(found, zero, strict=True) if is_zero]
 
 
 def inputs(one: Explanation) -> list[Array]:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
-from pnpx.plots.parts import Array
+from pnpx.plots.parts import Array, finite
 from pnpx.plots.style import (
     FAINT,
     INK,
@@ -32,11 +32,12 @@ def strongest(values: Array, top: int) -> list[int]:
 
 def bars(axes: Axes, lengths: Array, labels: Sequence[str], colours: Sequence[str]) -> None:
     """Horizontal bars from the top down, each with its label at the left and its length in numbers at its end."""
-    shown = np.nan_to_num(lengths)
+    reach = min(float(np.abs(finite([lengths])).max(initial=0.0)) or 1.0, 1e300)
+    # What is infinite goes a little further than all that is not, and its label says what it is.
+    shown = np.nan_to_num(lengths, posinf=1.15 * reach, neginf=-1.15 * reach)
     axes.barh(range(len(shown)), shown, height=0.68, color=list(colours))
     axes.set_yticks(range(len(shown)), list(labels), parse_math=False)
     axes.axvline(0, color=MUTED, linewidth=0.8)
-    reach = float(np.abs(shown).max(initial=0.0)) or 1.0
     axes.set_xlim(-1.3 * reach if (shown < 0).any() else 0, 1.3 * reach if (shown >= 0).any() else 0)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     for row, length in enumerate(shown):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from pnpx.attributors.batch import argument_axis, arguments, repeated, rows_of, rows_of_call
+from pnpx.attributors.batch import arguments, repeated, rows_of, rows_of_batch, rows_of_call
 from pnpx.attributors.repeating import axes_of, axes_seen
-from pnpx.extractors import Call
+from pnpx.extractors import Call, batch_axes
 
 X = torch.arange(6.0).reshape(3, 2)
 STATE = torch.arange(12.0).reshape(2, 3, 2)  # (layers, batch, features)
@@ -15,20 +15,26 @@ STATE = torch.arange(12.0).reshape(2, 3, 2)  # (layers, batch, features)
 
 @pytest.mark.parametrize("shape, size, axis", [
     ((3, 2), 3, 0), ((2, 3), 3, 1), ((3, 3), 3, 0), ((2, 3, 3), 3, None), ((4, 5), 3, None), ((), 3, None),
-    ((1, 4), 1, 0), ((4, 1), 1, None), ((2, 1, 3), 1, None),
+    ((1, 4), 1, 0), ((4, 1), 1, None), ((2, 1, 3), 1, None), ((1, 3), 3, None), ((1, 3, 2), 3, 1),
 ], ids=str)
 def test_the_axis_of_the_batch_in_an_argument(shape, size, axis):
-    assert argument_axis(torch.ones(shape), size) == axis
-    assert argument_axis(np.ones(shape), size) == axis
+    assert batch_axes(torch.ones(shape), size) == [axis]
+    assert batch_axes((np.ones(shape), 3), size) == [axis]
+    assert batch_axes(torch.ones(shape), size, shared=True) == [None]
 
 
 def test_repeated():
     table = torch.ones(5, 7)
-    found = repeated({"x": X, "state": (STATE, None), "table": table, "n": 3}, 2, 3)
+    found = repeated({"x": X, "state": (STATE, None), "table": table, "n": 3}, 2, [0, 1, None])
     assert torch.equal(found["x"], torch.cat([X, X])) and found["n"] == 3
     assert torch.equal(found["state"][0], torch.cat([STATE, STATE], 1)) and found["state"][1] is None
     assert torch.equal(found["table"], table)
-    assert torch.equal(repeated(X, 1, 3), X) and repeated(X, 1, 3) is not X  # a model may change it in place
+    assert torch.equal(repeated(X, 1, [0]), X) and repeated(X, 1, [0]) is not X  # a model may change it in place
+    names = np.array(["a", {"b": 1}, None], dtype=object)
+    assert repeated(names, 2, [0]).tolist() == [*names, *names] and repeated(names, 2, [None]).tolist() == [*names]
+    packed = pack_sequence([torch.ones(2, 1), torch.ones(1, 1)])
+    assert repeated(packed, 2, [0]).batch_sizes.tolist() == [4, 2]
+    assert repeated(packed, 2, [None]).batch_sizes.tolist() == [2, 1]
 
 
 def test_arguments_for_copies():
@@ -64,6 +70,24 @@ def test_rows_of_a_call():
     assert torch.equal(found.forward["a"], X[2:]) and torch.equal(found.additional_args[0], STATE[:, 2:])
     assert found.additional_kwargs["mask"].tolist() == [3] and found.additional_kwargs["flag"] is True
     assert found.batch_size == 1
+
+
+def test_what_has_the_batch_in_it_is_judged_once():
+    """Two of three samples, of which there are then as many as rows in the table."""
+    call = Call(X, (None,), (torch.ones(2, 5),), {"mask": X[:, 0]}, axes=(None, 0))
+    part = rows_of_call(call, slice(0, 2))
+    assert part.additional_args[0].shape == (2, 5) and part.additional_kwargs["mask"].shape == (2,)
+    args, kwargs = arguments(part, 2)
+    assert args[1].shape == (2, 5) and kwargs["mask"].shape == (4,)
+    assert rows_of_call(part, slice(0, 1)).additional_args[0].shape == (2, 5)
+
+
+def test_rows_of_a_batch_with_parts_that_are_shared():
+    batch = {"x": X, "table": torch.ones(3, 3), "names": ["a", "b", "c"]}
+    found = rows_of_batch(batch, slice(1, 3), 3, {"table"})
+    assert found["x"].shape == (2, 2) and found["table"].shape == (3, 3) and found["names"] == ["b", "c"]
+    found = rows_of_batch((X, torch.ones(3), X), slice(1, 3), 3, {1, -3})
+    assert [len(part) for part in found] == [3, 3, 2]
 
 
 @pytest.mark.parametrize("shape, size, axis", [

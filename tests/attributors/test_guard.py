@@ -230,3 +230,48 @@ def test_threads_that_come_and_go_restore_what_the_first_found():
         assert not any(parameter.requires_grad for parameter in model.parameters())
     assert states == [False]
     assert fingerprint(model) == before
+
+
+class Words(nn.Module):
+    """Looks words up in tables whose rows a forward pass rescales, one of them tied to the head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(7, 4, max_norm=0.5)
+        self.bag = nn.EmbeddingBag(7, 4, max_norm=1.0, mode="sum")
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, ids):
+        return self.head((self.words(ids).mean(1) + self.bag(ids)).tanh())
+
+
+@pytest.mark.parametrize("explainer", [
+    lambda model: pnpx.SquareGrad(model, layer="words", n_iter=3),
+    lambda model: pnpx.FeatureAblation(model),
+], ids=["SquareGrad", "FeatureAblation"])
+def test_tables_that_a_forward_pass_rescales(explainer):
+    model, ids = Words(), torch.tensor([[1, 2, 2], [3, 0, 1]])
+    weights = model.state_dict(keep_vars=True)
+    before = {name: (value, value.data_ptr(), value.clone()) for name, value in weights.items()}
+    found = explainer(model).attribute(ids, 1)
+    for name, value in model.state_dict(keep_vars=True).items():
+        same, address, copy = before[name]
+        assert value is same and value.data_ptr() == address and torch.equal(value, copy), name
+    assert torch.equal(explainer(model).attribute(ids, 1), found)
+    with pytest.raises(IndexError):
+        explainer(model).attribute(torch.tensor([[1, 9]]), 1)
+    assert all(torch.equal(value, before[name][2]) for name, value in model.state_dict().items())
+
+
+def test_tables_in_two_threads():
+    model, ids = Words(), torch.tensor([[1, 2, 2], [3, 0, 1]])
+    before = model.words.weight.detach().clone()
+    with left_as_found(model):
+        model(ids)
+        rescaled = model.words.weight.detach().clone()
+        with left_as_found(model):
+            model(ids)
+        assert torch.equal(model.words.weight, rescaled) and not torch.equal(rescaled, before)
+    assert torch.equal(model.words.weight, before)
