@@ -162,11 +162,13 @@ class TextTask(Task):
         data = self.subject.data
         if not isinstance(data, TextSamples):
             raise TypeError(f"texts are explained here, but the samples are {data.name!r}")
-        targets = [data.inputs[index].target for index in indices]
-        found: list[TextExplanation] = self.explainer(
-            data.take(indices), None if all(target is None for target in targets) else targets, **self.generation
-        )
-        return found
+        # What the model is to generate with is for texts of which the continuation is not given.
+        given = [index for index in indices if data.inputs[index].target is not None]
+        free = [index for index in indices if data.inputs[index].target is None]
+        targets = [data.inputs[index].target for index in given]
+        found = dict(zip(given, self.explainer(data.take(given), targets), strict=True))
+        found |= zip(free, self.explainer(data.take(free), None, **self.generation), strict=True)
+        return [found[index] for index in indices]
 
     def model_print(self) -> str:
         return of_text_model(self.subject.module, self.explainer.tokenizer)

@@ -325,7 +325,8 @@ class _Targets:
             found = self._class(keys, where, target)
             return None if found is None else self._names[found]
         if isinstance(target, list):
-            return [self._class(keys, where, one) for one in target]
+            several = [self._class(keys, where, one) for one in target]
+            return None if None in several else several
         return self._class(keys, where, target)
 
     def _class(self, keys: KeyPath | None, where: str, given: str | int) -> int | None:
