@@ -21,7 +21,6 @@ SAMPLES, ROWS = 2, 16
 COPIES = ROWS // SAMPLES
 
 
-
 def peak() -> float:
     """The peak resident memory of this process so far, in MiB."""
     status = Path("/proc/self/status")
