@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from pnpx.text import AGGREGATIONS, GRANULARITIES, REDUCTIONS, TextExplainer
 from pnpx.text.pretrained import PREFIX, load_pretrained, quietly
 from pnpx.text.reading import read
 from pnpx.text.samples import TextSample, TextSamples, read_file
-from pnpx.text.targets import label_names
 from pnpx.text.tasks import detect, known_tokens, length_limit
+from pnpx.texttargets import GENERATES, TextTargets
 
 _CHOICES: Mapping[str, Sequence[str]] = {
     "granularity": GRANULARITIES,
@@ -37,7 +37,6 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "reduce": tuple(REDUCTIONS),
 }
 _TEXTS: Mapping[str, Callable[[], zoo.TextData]] = {"sentences": zoo.sentences}
-_GENERATES = ("causal", "encoder_decoder")
 _SET = frozenset({"forward_arg_extractor", "additional_forward_arg_extractor", "padding_mask_extractor",
                   "output_extractor", "output_layer", "score", "reducer", "channel_axis", "n_classes",
                   "groups", "window", "stride"})
@@ -116,7 +115,7 @@ class TextChecker(Checker):
         except (ValueError, ImportError, OSError) as error:
             self.note(keys, error)
             return None
-        targets = _Targets(self, module, tokenizer, kind)
+        targets = TextTargets(self.settings, self.note, module, tokenizer, kind)
         self.generation(module, kind)
         return TextSubject(
             name=name,
@@ -183,7 +182,7 @@ class TextChecker(Checker):
         config = getattr(module, "generation_config", None)
         for name in self.settings.text.generation:
             keys = ("text", "generation", name)
-            if kind not in _GENERATES:
+            if kind not in GENERATES:
                 self.note(keys, f"is for models that generate, but {type(module).__name__} does not")
             elif config is not None and not hasattr(config, name):
                 self.note(keys, f"generate has no argument {name!r}; {nearest(name, config.to_dict())}")
@@ -239,7 +238,7 @@ class TextMaker(Maker):
             warnings.simplefilter("ignore")  # what there is to warn of, the job itself will say
             data: Any = self.subject.data
             target = data.inputs[index].target
-            generates = target is None and getattr(self.subject, "kind", "") in _GENERATES
+            generates = target is None and getattr(self.subject, "kind", "") in GENERATES
             short = {**self.generation, "max_new_tokens": 1} if generates else {}
             gradient = self._of(Gradient, layer, {"granularity": made.granularity})
             gradient(data.take([index]), None if target is None else [target], **short)
@@ -271,80 +270,3 @@ def _kind(module: nn.Module, tokenizer: Any, sample: TextSample) -> str:
         return detect(module, {name: row[None] for name, row in rows.items()}).kind
     except Exception as error:
         raise ValueError(f"{type(module).__name__} cannot read {sample.text[:40]!r}: {one_line(error)}") from error
-
-
-@dataclass(frozen=True)
-class _Targets:
-    """The labels and targets of texts as a model has them: classes by number, by name, or text to be generated."""
-
-    checker: TextChecker
-    module: nn.Module
-    tokenizer: Any
-    kind: str
-
-    def resolved(self, samples: TextSamples) -> TextSamples:
-        """The samples with their targets, the general one where they have none, and their labels as the model's."""
-        data = self.checker.settings.data
-        general = self._target(("text", "targets"), "", self.checker.settings.text.targets)
-        own_labels = data.texts is not None or data.file is not None
-        found = []
-        for index, sample in enumerate(samples.inputs):
-            keys: KeyPath = ("data", "texts", index) if data.texts is not None else ("data", "file")
-            where = "" if data.texts is not None else f"text {index}: "
-            target = general
-            if sample.target is not None:
-                target = self._target((*keys, "target"), where, sample.target)
-            label = None
-            if self.kind == "sequence" and sample.label is not None:
-                label = self._class((*keys, "label") if own_labels else None, where, sample.label)
-            self._masked(keys, where, sample)
-            found.append(replace(sample, label=None if label is None else self._names.get(label, label), target=target))
-        return TextSamples(samples.name, found)
-
-    @property
-    def _names(self) -> dict[int, str]:
-        return label_names(self.module)
-
-    def _target(self, keys: KeyPath, where: str, target: Any) -> Any:
-        if target is None:
-            return None
-        if self.kind in _GENERATES or self.kind == "masked":
-            if isinstance(target, str) and target:
-                return target
-            what = "a token" if self.kind == "masked" else "the text to be generated"
-            self.checker.note(keys, f"{where}must be {what} for {type(self.module).__name__}, but is {target!r}")
-            return None
-        if self.kind == "span":
-            self.checker.note(keys, f"{where}{type(self.module).__name__} finds a span and is explained at that; leave "
-                                    "targets out")
-            return None
-        if self.kind == "tokens":
-            if isinstance(target, list):
-                self.checker.note(keys, f"{where}must be one class for a model that labels tokens, but is {target!r}")
-                return None
-            found = self._class(keys, where, target)
-            return None if found is None else self._names[found]
-        if isinstance(target, list):
-            several = [self._class(keys, where, one) for one in target]
-            return None if None in several else several
-        return self._class(keys, where, target)
-
-    def _class(self, keys: KeyPath | None, where: str, given: str | int) -> int | None:
-        """The number of a class, by its number or its name; None, and noted if ``keys`` are given, if there is none."""
-        names = self._names
-        alike = [number for number, name in names.items() if str(name).lower() == str(given).lower()]
-        exact = [number for number in alike if names[number] == given]
-        if exact or len(alike) == 1:
-            return (exact or alike)[0]
-        # A file of a table has numbers as text, too.
-        number = int(given) if isinstance(given, int) or given.isdecimal() else None
-        if number in names:
-            return number
-        if keys is not None:
-            self.checker.note(keys, f"{where}the model has no class {given!r}; {nearest(str(given), names.values())}")
-        return None
-
-    def _masked(self, keys: KeyPath, where: str, sample: TextSample) -> None:
-        token = getattr(self.tokenizer, "mask_token", None)
-        if self.kind == "masked" and token and not any(token in text for text in sample.texts):
-            self.checker.note(keys, f"{where}must have {token} where the model is to fill in a token")
