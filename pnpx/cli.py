@@ -99,8 +99,12 @@ def list_models() -> None:
     """The models of the zoo, their architecture, and their accuracy on held-out data."""
     from pnpx import zoo
 
-    entries = [zoo.entry(name) for name in zoo.names()]
-    _table([(entry.name, f"{entry.accuracy:.1%} on {entry.data}: {entry.architecture}") for entry in entries])
+    rows = []
+    for entry in map(zoo.entry, [*zoo.names(), *zoo.text_names()]):
+        # A text model was trained on other texts than those it is shown on.
+        data = str(entry.record["data"]).partition(",")[0] if entry.kind == "text" else entry.data
+        rows.append((entry.name, f"{entry.accuracy:.1%} on {data}: {entry.architecture}"))
+    _table(rows)
 
 
 @listing.command("data")
@@ -114,6 +118,7 @@ def list_data() -> None:
             (data.name, f"{data.kind}, {len(data.targets)} held-out samples of shape {tuple(data.inputs.shape[1:])}")
             for data in found
         ]
+        + [("sentences", f"text, {len(zoo.sentences())} sentences with their sentiment, for the text models")]
     )
 
 

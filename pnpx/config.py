@@ -9,7 +9,7 @@ import functools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -37,8 +37,33 @@ def _by_model(value: Any) -> Any:
     return value if isinstance(value, dict) else {EVERY_MODEL: value}
 
 
+def _label(value: Any) -> Any:
+    if value is None or (isinstance(value, (str, int)) and not isinstance(value, bool)):
+        return value
+    raise ValueError(f"must be the name or the number of a class, or a text to be generated, but is {_shown(value)}")
+
+
+def _labels(value: Any) -> Any:
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("must have at least one item, but is empty")
+        if any(item is None for item in value):
+            raise ValueError("must not have an empty item (null)")
+        return [_label(item) for item in value]
+    return _label(value)
+
+
+Label: TypeAlias = Annotated[Any, BeforeValidator(_label)]
+"""A class by name or number, or None."""
+
+Labels: TypeAlias = Annotated[Any, BeforeValidator(_labels)]
+"""What is explained of a text: a class by name or number, several of them, a text to be generated, or None."""
+
+
 class ModelChoice(_Strict):
     """A model: the ``name`` of one in the zoo, or a ``factory``, ``"package.module:function"``, that returns one.
+
+    ``"transformers:name"`` is one of the Hugging Face hub, or, for the path of a folder, one in it.
 
     ``weights`` is a safetensors file for the model that the factory returns, relative to the configuration.
     """
@@ -61,15 +86,42 @@ class ModelChoice(_Strict):
         return self
 
 
+class TextItem(_Strict):
+    """A text, or a pair of them, its true class, and what is explained of it, where that is not so for all texts."""
+
+    text: str
+    pair: str | None = None
+    label: Label = None
+    target: Labels = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"text": value} if isinstance(value, str) else value
+
+
+class Columns(_Strict):
+    """What the columns of a file are called that hold what a :class:`TextItem` does."""
+
+    text: str = "text"
+    pair: str = "pair"
+    label: str = "label"
+    target: str = "target"
+
+
 class DataChoice(_Strict):
     """Which samples are explained: of the data set ``name``, the model's own by default, or of a ``factory``.
 
     A factory is called with ``split`` and returns (inputs, targets) or a :class:`pnpx.zoo.ZooData`. ``samples`` takes
-    that many from the start of the split, ``indices`` takes these.
+    that many from the start of the split, ``indices`` takes these. For models that read texts there may be ``texts``,
+    or a ``file`` of them, relative to the configuration or to the current folder, whose ``columns`` are as named.
     """
 
     name: str | None = None
     factory: str | None = None
+    texts: Annotated[list[TextItem], Field(min_length=1)] | None = None
+    file: str | None = None
+    columns: Columns = Columns()
     split: str = "test"
     samples: Annotated[int, Field(ge=1)] | None = None
     indices: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
@@ -77,14 +129,19 @@ class DataChoice(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {"texts": value}
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "DataChoice":
+        sources = [name for name in ("name", "factory", "texts", "file") if getattr(self, name) is not None]
+        if len(sources) > 1:
+            raise ValueError(f"has both {sources[0]!r} and {sources[1]!r}; give the one or the other")
+        if "columns" in self.model_fields_set and self.file is None:
+            raise ValueError("has 'columns' but no 'file' that they could be of")
         if self.samples is not None and self.indices is not None:
             raise ValueError("has both 'samples' and 'indices'; give the number of samples or their indices")
-        if self.name is not None and self.factory is not None:
-            raise ValueError("has both 'name' and 'factory'; give the one or the other")
         return self
 
 
@@ -117,17 +174,34 @@ class ExplainerChoice(BaseModel):
         return self.layers.get(model, self.layers.get(EVERY_MODEL, [None]))
 
 
+class TextChoice(_Strict):
+    """How texts are explained, unless an explainer says otherwise; see :class:`pnpx.text.TextExplainer`.
+
+    ``targets`` are explained for every text that has none of its own: a class by name or number, or several; for a
+    model that generates, the text that it is to generate; by default what it predicts or generates. ``generation`` are
+    arguments of the model's ``generate``, such as ``max_new_tokens``.
+    """
+
+    granularity: str = "word"
+    aggregation: str = "mean"
+    reduce: str = "abs_mean"
+    targets: Labels = None
+    generation: dict[str, Any] = {}
+
+
 class Settings(_Strict):
     """A run: which explainers explain which samples of which models, and into which folder.
 
     ``seed`` is that of every explainer that has one and does not say otherwise. ``batch_size`` is the number of
-    samples explained in one call: what a run that is cut off may have to do again.
+    samples explained in one call: what a run that is cut off may have to do again. ``text`` is for models that read
+    texts.
     """
 
     title: str | None = None
     model: Annotated[list[ModelChoice], Field(min_length=1), BeforeValidator(_one_or_more)]
     data: DataChoice = DataChoice()
     explainers: Annotated[list[ExplainerChoice], Field(min_length=1)]
+    text: TextChoice = TextChoice()
     output: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -169,7 +243,14 @@ def unique(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-_KEYS: dict[str, type[BaseModel]] = {"model": ModelChoice, "data": DataChoice, "explainers": ExplainerChoice}
+_KEYS: dict[str, type[BaseModel]] = {
+    "model": ModelChoice,
+    "data": DataChoice,
+    "data.texts": TextItem,
+    "data.columns": Columns,
+    "explainers": ExplainerChoice,
+    "text": TextChoice,
+}
 
 _MUST: dict[str, str] = {
     "string_type": "must be text",
@@ -187,7 +268,8 @@ def _in_words(problem: Mapping[str, Any], source: Source) -> str:
     kind, keys, given = problem["type"], problem["loc"], problem["input"]
     context = problem.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed = (_KEYS[str(keys[0])] if len(keys) > 1 else Settings).model_fields
+        section = ".".join(str(key) for key in keys[:-1] if isinstance(key, str))
+        allowed = (_KEYS[section] if section else Settings).model_fields
         return source.problem(keys, f"there is no such key; {nearest(str(keys[-1]), allowed)}")
     if kind == "missing":
         return source.problem(keys[:-1], f"the key {str(keys[-1])!r} is missing")
@@ -199,7 +281,9 @@ def _in_words(problem: Mapping[str, Any], source: Source) -> str:
         return source.problem(keys, "must not be empty")
     if kind == "greater_than_equal":
         return source.problem(keys, f"must be at least {context['ge']}, but is {given!r}")
-    if "layers" in keys and kind == "list_type":
+    if keys[:2] == ("data", "texts") and kind in ("model_type", "model_attributes_type", "string_type"):
+        must = "must be a text" if keys[-1] == "text" else "must be a text in quotes, or a mapping with one as 'text'"
+    elif "layers" in keys and kind == "list_type":
         must = "must be a list of layers, in which null means the inputs"
     elif "layers" in keys and kind == "string_type":
         must = "must be the path of a module in quotes, or null for the inputs"

@@ -16,12 +16,16 @@ class Maker:
     subject: Subject
     arguments: dict[str, Any]
 
-    def __call__(self, layer: str | None, left_out: Collection[str]) -> Explainer:
+    def __call__(self, layer: str | None, left_out: Collection[str]) -> Any:
         arguments = {name: value for name, value in self.arguments.items() if name not in left_out}
         if missing := [item.name for item in required(self.kind) if item.name not in arguments]:
             examples = self.kind.example_parameters(self.subject.data.inputs[:1])
             arguments |= {name: examples[name] for name in missing if name in examples}
         return self.kind(self.subject.module, layer=layer, **arguments)
+
+    def rehearse(self, layer: str | None, left_out: Collection[str], index: int) -> None:
+        """Raise what the explainer would raise for the sample of that index."""
+        self(layer, left_out).rehearse(self.subject.data.take([index]))
 
 
 def required(kind: type[Explainer]) -> list[Field[Any]]:

@@ -3,16 +3,19 @@
 import io
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pnpx.explanation import Explanation, write_whole
-from pnpx.plan import Plan, Task
-from pnpx.store import CONFIG, Store, digest, of_explainer, of_model
+from pnpx.explanation import write_whole
+from pnpx.plan import Plan
+from pnpx.store import CONFIG, Record, Store
 from pnpx.subjects import Subject, one_line
+from pnpx.tasks import Output, Task
+from pnpx.text.samples import TextSamples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +68,7 @@ class _Work:
     made: int = 0
     found: int = 0
     panels: dict[tuple[Subject, int], list["Panel"]] = field(default_factory=dict)
-    outputs: dict[tuple[Subject, int], tuple[str, float | None]] = field(default_factory=dict)
+    outputs: dict[tuple[Subject, int], Output] = field(default_factory=dict)
     failures: list["Failure"] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
     model_prints: dict[Subject, str] = field(default_factory=dict)
@@ -79,10 +82,10 @@ class _Work:
             n_explained += len(explained)
             self.advance(len(some) - len(explained))
             for index, (explanation, is_new) in explained.items():
-                self._note_sample(task.subject, index, explanation, is_new)
+                self._note_sample(task, index, explanation, is_new)
                 picture = self.store.picture(task.name(index))
                 if self._draw(explanation.plot, picture, errors):
-                    self.panels.setdefault((task.subject, index), []).append(_panel(task, explanation, picture))
+                    self.panels.setdefault((task.subject, index), []).append(task.panel(explanation, picture))
                 self.advance(1)
         if errors:
             n_missing = len(indices) - n_explained
@@ -112,18 +115,18 @@ class _Work:
 
     def _find_or_make(
         self, task: Task, indices: Sequence[int], errors: list[Exception]
-    ) -> dict[int, tuple[Explanation, bool]]:
+    ) -> dict[int, tuple[Record, bool]]:
         """The explanations of some samples by index, each with whether it is new; without those that cannot be made."""
         prints = self._prints(task, indices)
-        explained: dict[int, tuple[Explanation, bool]] = {}
+        explained: dict[int, tuple[Record, bool]] = {}
         for index in () if self.force else indices:
-            explanation = self.store.find(task.name(index), prints[index])
+            explanation = self.store.find(task.name(index), prints[index], task.record)
             if explanation is not None:
                 explained[index] = explanation, False
         self.found += len(explained)
         missing = [index for index in indices if index not in explained]
         try:
-            batch = _explain_batch(task, missing) if missing else []
+            batch = task.explain(missing) if missing else []
         except Exception as error:  # whatever it is, the other explainers go on, and the report says it
             errors.append(error)
             return explained
@@ -135,11 +138,10 @@ class _Work:
 
     def _prints(self, task: Task, indices: Sequence[int]) -> dict[int, str]:
         """The fingerprint of each explanation."""
-        subject, data = task.subject, task.subject.data
-        if subject not in self.model_prints:
-            self.model_prints[subject] = of_model(subject.module)
-        explainer = (versions()["pnpx"], self.model_prints[subject], of_explainer(task.explainer))
-        return {index: digest(*explainer, data.name, data.class_names, data.inputs[index]) for index in indices}
+        if task.subject not in self.model_prints:
+            self.model_prints[task.subject] = task.model_print()
+        version, model_print = versions()["pnpx"], self.model_prints[task.subject]
+        return {index: task.fingerprint(index, version, model_print) for index in indices}
 
     def _draw(
         self, figure: Callable[[], "Figure"], picture: Path, errors: list[Exception], again: bool = False
@@ -148,7 +150,10 @@ class _Work:
         if picture.is_file() and not again:
             return True
         try:
-            content = _png(figure())
+            with warnings.catch_warnings():
+                # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                content = _png(figure())
         except Exception as error:  # a picture that fails ends nothing either
             errors.append(error)
             return False
@@ -156,13 +161,14 @@ class _Work:
         write_whole(picture, content)
         return True
 
-    def _note_sample(self, subject: Subject, index: int, explanation: Explanation, is_new: bool) -> None:
+    def _note_sample(self, task: Task, index: int, explanation: Record, is_new: bool) -> None:
         """Note what the model says of a sample, and draw the sample, if that has not been done."""
-        from pnpx.plots import plot_input
-
+        subject = task.subject
         if (subject, index) not in self.outputs:
-            self.outputs[subject, index] = _output(explanation)
-            self._draw(lambda: plot_input(explanation), self._sample_picture(subject, index), [], again=is_new)
+            self.outputs[subject, index] = task.output(explanation)
+            figure = task.input_figure(explanation)
+            if figure is not None:
+                self._draw(figure, self._sample_picture(subject, index), [], again=is_new)
 
     def _sample_picture(self, subject: Subject, index: int) -> Path:
         return self.store.picture(f"{subject.folder}/samples/{index:04d}")
@@ -170,7 +176,7 @@ class _Work:
     def _note_failure(self, task: Task, what: str, error: Exception) -> None:
         from pnpx.report import Failure
 
-        failure = Failure(task.subject.name, type(task.explainer).__name__, task.layer, f"{what}: {one_line(error)}")
+        failure = Failure(task.subject.name, task.title, task.layer, f"{what}: {one_line(error)}")
         self.failures.append(failure)
         self.tracebacks.append(f"{task}, {what}\n" + "".join(traceback.format_exception(error)))
 
@@ -189,15 +195,17 @@ class _Work:
     def _sample(self, subject: Subject, index: int) -> "Sample":
         from pnpx.report import Sample
 
-        prediction, probability = self.outputs.get((subject, index), ("unknown", None))
+        output = self.outputs.get((subject, index), Output("unknown"))
         picture = self._sample_picture(subject, index)
         return Sample(
             index=index,
             input_png=picture if picture.is_file() else None,
             label=subject.data.label(index),
-            prediction=prediction,
-            probability=probability,
+            prediction=output.what,
+            probability=output.probability,
             panels=self.panels.get((subject, index), []),
+            how=output.how,
+            texts=subject.data.inputs[index].texts if isinstance(subject.data, TextSamples) else (),
         )
 
 
@@ -213,53 +221,6 @@ def versions() -> Mapping[str, str]:
         "Python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
     }
-
-
-def _explain_batch(task: Task, indices: Sequence[int]) -> list[Explanation]:
-    """The explanations of some samples, each by itself, with what is known of the data."""
-    data = task.subject.data
-    batch = task.explainer.explain(data.inputs[list(indices)])
-    if not isinstance(batch, Explanation):
-        raise TypeError(f"explain must return an Explanation for a batch, but returned a {type(batch).__name__}")
-    described = replace(
-        batch,
-        seconds=batch.seconds / len(indices),
-        kind=data.kind,
-        class_names=data.class_names,
-        feature_names=data.feature_names,
-    )
-    return list(described)
-
-
-def _panel(task: Task, explanation: Explanation, picture: Path) -> "Panel":
-    """What the page says of an explanation."""
-    from pnpx.report import Panel
-
-    return Panel(
-        explainer=type(task.explainer).__name__,
-        layer=task.layer,
-        parameters=task.parameters,
-        png=picture,
-        target=_target(explanation),
-        seconds=explanation.seconds,
-        notes={name: f"{float(value.reshape(-1)[0]):.3g}" for name, value in explanation.diagnostics.items()},
-    )
-
-
-def _output(explanation: Explanation) -> tuple[str, float | None]:
-    """The predicted class in words, and its probability, as far as there is one."""
-    if explanation.prediction is None:
-        return "no class", None
-    probability = None if explanation.probability is None else float(explanation.probability[0])
-    return explanation.label(int(explanation.prediction[0])), probability
-
-
-def _target(explanation: Explanation) -> str:
-    """The class that was explained, in words."""
-    targets = explanation.targets
-    if targets is None or targets.is_floating_point():
-        return "the output"
-    return ", ".join(explanation.label(int(target)) for target in targets.reshape(-1))
 
 
 def _png(figure: "Figure") -> bytes:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors.places import resolve
-from pnpx.config import EVERY_MODEL, ExplainerChoice, Settings, parse, unique
+from pnpx.config import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings, parse, unique
 from pnpx.explainers import Explainer, explainers
 from pnpx.faults import faults, in_words
 from pnpx.maker import Maker, required
@@ -18,29 +18,20 @@ from pnpx.source import ConfigError, KeyPath, Source
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
 from pnpx.suggest import nearest
+from pnpx.tasks import Task, TensorTask
+from pnpx.text.pretrained import PREFIX
+from pnpx.text.samples import TextSamples
 from pnpx.zoo.datasets import Split
 
 SPLITS = get_args(Split)
 _LAYERS = "layers"
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One explainer at one place of one model, for all its samples; ``folder`` is where its results go."""
+def known_models(choice: ModelChoice) -> list[str]:
+    """The models that a configuration may name, that of transformers included which ``choice`` may have meant."""
+    _, colon, rest = str(choice.name).partition(":")
+    return [*zoo.names(), *zoo.text_names(), *([PREFIX + rest] if colon else [])]
 
-    subject: Subject
-    explainer: Explainer
-    parameters: Mapping[str, Any]
-    layer: str | None
-    folder: str
-
-    def name(self, index: int) -> str:
-        """The name under which the explanation of sample ``index`` is stored."""
-        return f"{self.folder}/{index:04d}"
-
-    def __str__(self) -> str:
-        at = "the inputs" if self.layer is None else self.layer
-        return f"{type(self.explainer).__name__} at {at} of {self.subject.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +63,7 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     settings, source, problems = parse(path, overrides)
     if settings is None:
         raise ConfigError(problems)
-    checker = _Checker(settings, source, Code(path.parent, allow_code), problems)
+    checker = _checker(settings, source, Code(path.parent, allow_code), problems)
     folder = checker.output(output)
     subjects = checker.subjects()
     tasks = list(checker.tasks(subjects))
@@ -81,8 +72,20 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     return Plan(settings, source.yaml, folder, subjects, tasks)
 
 
+def _checker(settings: Settings, source: Source, code: Code, problems: list[str]) -> "Checker":
+    """What turns the settings into work: for models that read texts it is another."""
+    from pnpx.textplan import TextChecker, for_texts_only, reads_texts
+
+    if reads_texts(settings):
+        return TextChecker(settings, source, code, problems)
+    checker = Checker(settings, source, code, problems)
+    for keys in for_texts_only(settings):
+        checker.note(keys, "is for models that read texts, and the model of this run is none")
+    return checker
+
+
 @dataclass(frozen=True)
-class _Checker:
+class Checker:
     """Collects the problems of a configuration while it is turned into work."""
 
     settings: Settings
@@ -119,7 +122,7 @@ class _Checker:
         for index, choice in enumerate(self.settings.model):
             keys: KeyPath = ("model", index, "factory" if choice.factory else "name")
             if choice.factory is None and choice.name not in zoo.names():
-                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), zoo.names())}")
+                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), known_models(choice))}")
                 continue
             try:
                 name, module, entry = load_model(choice, self.code)
@@ -167,7 +170,7 @@ class _Checker:
             self.note(("data", "factory" if choice.factory else "name"), error)
             return None
 
-    def indices(self, data: Data) -> Sequence[int]:
+    def indices(self, data: Data | TextSamples) -> Sequence[int]:
         try:
             return choose(self.settings.data, data)
         except ValueError as error:
@@ -192,7 +195,7 @@ class _Checker:
                     place = layer_names.new("inputs" if layer is None else layer)
                     if self.works(index, choice, subject, keys, make, layer):
                         explainer = make(layer, ())
-                        yield Task(subject, explainer, parameters, layer, f"{subject.folder}/{folder}/{place}")
+                        yield TensorTask(subject, explainer, parameters, layer, f"{subject.folder}/{folder}/{place}")
 
     def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
         """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
@@ -205,12 +208,12 @@ class _Checker:
         if choice.name not in known:
             self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, known)}")
             return None
-        allowed = {item.name: item for item in fields(known[choice.name]) if item.init and item.name != "model"}
+        allowed = self.allowed(known[choice.name])
         wrong = [name for name in choice.parameters if name not in allowed or name == "layer"]
         for name in wrong:
             hint = "write layers: [...]" if name == "layer" else nearest(name, [*allowed, "layers"])
             self.note((*keys, name), f"{choice.name} has no parameter {name!r} here; {hint}")
-        absent = [item.name for item in required(known[choice.name]) if item.name not in choice.parameters]
+        absent = [name for name, needed in allowed.items() if needed and name not in choice.parameters]
         for name in absent:
             example = f", such as {name}: 20 for that many samples of the training split" if name == "baselines" else ""
             self.note(keys, f"{choice.name} needs the parameter {name!r}{example}")
@@ -219,12 +222,17 @@ class _Checker:
         shared = {"seed": self.settings.seed} if "seed" in allowed else {}
         return {**shared, **choice.parameters}
 
+    def allowed(self, kind: type[Explainer]) -> dict[str, bool]:
+        """The parameters that an explainer takes from a configuration, each with whether it must be there."""
+        needed = {item.name for item in required(kind)}
+        return {item.name: item.name in needed for item in fields(kind) if item.init and item.name != "model"}
+
     def maker(
         self, index: int, choice: ExplainerChoice, parameters: Mapping[str, Any], subject: Subject
     ) -> Maker | None:
         """A maker of the explainer for a layer, or None if its parameters are not right."""
         keys: KeyPath = ("explainers", index)
-        make = Maker(explainers()[choice.name], subject, dict(parameters))
+        make = self.maker_of(explainers()[choice.name], subject, parameters)
         if isinstance(parameters.get("baselines"), int):
             try:
                 make.arguments["baselines"] = self.baselines(parameters["baselines"], subject)
@@ -239,6 +247,10 @@ class _Checker:
                 self.note((*keys, name), in_words(fault))
             return None
         return make
+
+    def maker_of(self, kind: type[Explainer], subject: Subject, parameters: Mapping[str, Any]) -> Maker:
+        """A maker that has not been tried."""
+        return Maker(kind, subject, dict(parameters))
 
     def works(
         self,
@@ -257,10 +269,9 @@ class _Checker:
         if not subject.indices:
             return False
         first = subject.indices[0]
-        sample = subject.data.inputs[first : first + 1]
 
         def attempt(left_out: Collection[str]) -> None:
-            make(None if _LAYERS in left_out else layer, left_out).rehearse(sample)
+            make.rehearse(None if _LAYERS in left_out else layer, left_out, first)
 
         wrong = faults(attempt, [*choice.parameters, *([] if layer is None else [_LAYERS])])
         for name, error in wrong:

@@ -10,19 +10,25 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from pnpx.explanation import Explanation
+from pnpx.text.record import TextExplanation
+
+Record: TypeAlias = Explanation | TextExplanation
 
 FINGERPRINT = "fingerprint"
 """The key under which a stored explanation keeps it, among what is known of its explainer."""
 
 CONFIG = "config.yaml"
 """The configuration as it was run, in the folder of its results."""
+
+SUFFIXES: Mapping[type[Record], str] = {Explanation: ".safetensors", TextExplanation: ".json"}
 
 UNIMPORTANT = frozenset({"model", "batch_size", "replay", "progress"})
 """Fields of an explainer left out of its fingerprint: the model has its own, the others do not change the result."""
@@ -34,20 +40,20 @@ class Store:
 
     folder: Path
 
-    def find(self, name: str, fingerprint: str) -> Explanation | None:
+    def find(self, name: str, fingerprint: str, kind: type[Record] = Explanation) -> Record | None:
         """The explanation saved as ``name``; None if there is none, it is damaged, or has another fingerprint."""
-        path = self.path(name)
+        path = self.path(name, kind)
         if not path.is_file():
             return None
         try:
-            found = Explanation.load(path)
+            found = kind.load(path)
         except (ValueError, OSError):  # damaged, or of another version of the format: to be made again
             return None
         return found if found.explainer.get(FINGERPRINT) == fingerprint else None
 
-    def save(self, name: str, explanation: Explanation, fingerprint: str) -> None:
+    def save(self, name: str, explanation: Record, fingerprint: str) -> None:
         """Write ``explanation`` as ``name``, whole or not at all; a picture of an earlier one goes first."""
-        path = self.path(name)
+        path = self.path(name, type(explanation))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.picture(name).unlink(missing_ok=True)
         for left_over in path.parent.glob(f".{path.name}.*.part"):  # by a run that was killed while it wrote this
@@ -55,9 +61,9 @@ class Store:
         described = {**explanation.explainer, FINGERPRINT: fingerprint}
         replace(explanation, explainer=described).save(path)
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str, kind: type[Record] = Explanation) -> Path:
         """Where the explanation called ``name``, such as ``"digits_cnn/VarGrad/conv1/0003"``, is kept."""
-        return self.folder / f"{name}.safetensors"
+        return self.folder / f"{name}{SUFFIXES[kind]}"
 
     def picture(self, name: str) -> Path:
         """Where its picture is kept."""
@@ -111,6 +117,22 @@ def _is_setting(name: str, value: object) -> bool:
     return not name.startswith("_") and name != "training" and isinstance(value, (bool, int, float, str, Tensor))
 
 
+def of_text_model(model: nn.Module, tokenizer: Any) -> str:
+    """The fingerprint of a model of texts and its tokenizer: with the names of its classes and how it generates."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+    owners: list[Any] = [getattr(model, name, None) for name in ("config", "generation_config")]
+    settings = [
+        {key: value for key, value in owner.to_dict().items() if key not in _ABOUT_FILES}
+        for owner in owners
+        if owner is not None
+    ]
+    return digest(of_model(model), words, settings, sorted(tokenizer.special_tokens_map.items(), key=repr))
+
+
+_ABOUT_FILES = frozenset({"_name_or_path", "transformers_version"})
+
+
 def of_explainer(explainer: Any) -> str:
     """The fingerprint of an explainer: its name and parameters, whatever its model."""
     names = [item.name for item in fields(explainer) if item.name not in UNIMPORTANT]
@@ -135,6 +157,8 @@ def _plain(value: object) -> object:
 
 
 def _code(kind: type) -> str:
+    if kind.__module__.startswith("transformers."):  # finding the source of its long files takes seconds
+        return f"{kind.__module__}.{kind.__qualname__} {version('transformers')}"
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):  # a class made at a prompt has no file

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pnpx import zoo
 from pnpx.config import DataChoice, ModelChoice
 from pnpx.suggest import nearest
+from pnpx.text.samples import TextSamples
 
 KINDS = ("image", "series", "tabular")
 """What samples may be; None leaves it to a guess from their shape."""
@@ -44,6 +45,14 @@ class Data:
             return str(self.class_names[int(target)])
         return f"{target:.4g}" if isinstance(target, float) else str(int(target))
 
+    def identity(self, index: int) -> tuple[object, ...]:
+        """What an explanation of sample ``index`` depends on."""
+        return self.name, self.class_names, self.inputs[index]
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """These samples, as a batch."""
+        return self.inputs[list(indices)]
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -52,7 +61,7 @@ class Subject:
     name: str
     architecture: str
     module: nn.Module
-    data: Data
+    data: Data | TextSamples
     indices: Sequence[int]
     accuracy: float | None
     folder: str
@@ -132,7 +141,7 @@ def load_data(choice: DataChoice, default: str | None, code: Code) -> Data:
     return Data(name, found.inputs, found.targets, found.kind, found.class_names, found.feature_names)
 
 
-def choose(choice: DataChoice, data: Data) -> Sequence[int]:
+def choose(choice: DataChoice, data: Data | TextSamples) -> Sequence[int]:
     """The indices of the samples to explain; raises ValueError if there are not as many."""
     n_samples = len(data.inputs)
     if choice.indices is not None:

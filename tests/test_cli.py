@@ -126,9 +126,11 @@ def test_an_interrupted_run(pnpx_command, monkeypatch):
 
 @pytest.mark.parametrize("what, lines", [
     ("explainers", ["Gradient ", "VarGrad "]),
-    ("models", ["digits_cnn ", "breast_cancer_mlp "]),
-    ("data", ["digits ", "breast_cancer  tabular, 143 held-out samples of shape (30,)"]),
-    ("configs", ["digits ", "zoo "]),
+    ("models", ["digits_cnn ", "breast_cancer_mlp ",
+                "sentiment          77.9% on rated sentences of vaderSentiment==3.3.2 (MIT): a BERT of two layers"]),
+    ("data", ["digits ", "breast_cancer  tabular, 143 held-out samples of shape (30,)",
+              "sentences      text, 24 sentences"]),
+    ("configs", ["digits ", "sentiment ", "zoo "]),
 ])
 def test_lists(pnpx_command, what, lines):
     result = pnpx_command("list", what)
@@ -136,6 +138,18 @@ def test_lists(pnpx_command, what, lines):
     for start in lines:
         (line,) = [line for line in result.stdout.splitlines() if line.startswith(start)]
         assert len(line) > 30
+
+
+def test_texts_without_transformers_are_exit_code_2_and_one_line(pnpx_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    result = pnpx_command("explain", "sentiment")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(
+        "sentiment.yaml:3: model: the zoo's text models need transformers, which is not installed; install it: "
+        "pip install 'pnpx[text]'\n"
+    )
+    assert result.stderr.count("\n") == 1
+    assert "sentiment" in pnpx_command("list", "models").stdout  # what there is can be listed all the same
 
 
 def test_version(pnpx_command):

@@ -485,4 +485,6 @@ def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
 
 @pytest.mark.parametrize("name", sorted(configs()))
 def test_shipped_configurations_have_no_problem(name):
+    if name == "sentiment":
+        pytest.importorskip("transformers", reason="the model that reads texts is of transformers")
     assert len(plan(configs()[name])) > 0

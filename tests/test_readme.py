@@ -25,6 +25,11 @@ def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
     assert namespace["why"].prediction.tolist() == [8]
     assert namespace["halves"].shape[0] == 1
     assert (tmp_path / "eight_not_three.png").stat().st_size > 1000
+    assert namespace["beauty"].target_names == ("POSITIVE",) and namespace["bored"].target_names == ("NEGATIVE",)
+    assert namespace["beauty"].words == ["A", "film", "of", "rare", "beauty", "."]
+    assert namespace["beauty"].strongest()[0] == namespace["beauty"].words.index("beauty")
+    assert (tmp_path / "beauty.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert namespace["fading"].scores.shape == (6,) and (namespace["fading"].scores > 0).all()
 
 
 def test_the_picture_is_what_the_code_draws(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ class Scale:
     @property
     def norm(self) -> Normalize:
         """From values to [0, 1]."""
-        size = self.limit or 1.0
+        size = min(self.limit, 8e307) or 1.0  # twice of it must be finite
         return Normalize(-size if self.signed else 0.0, size)
 
     @property

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pnpx.explanation import write_whole
+
+if TYPE_CHECKING:
+    from pnpx.text.record import TextExplanation
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -29,6 +32,8 @@ class Panel:
     seconds: float
     notes: Mapping[str, str]
     """What else to say, by name."""
+    text: "TextExplanation | None" = None
+    """The explanation of a text, which is shown as text in place of the figure."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Sample:
     prediction: str
     probability: float | None
     panels: Sequence[Panel]
+    how: str = "predicted"
+    """How the model came to what is its ``prediction``: that need not be a class."""
+    texts: Sequence[str] = ()
+    """The sample, where it is a text, or a pair of them."""
 
     @property
     def mistaken(self) -> bool:
@@ -61,6 +70,12 @@ class Section:
     accuracy: float | None
     """Between 0 and 1, on data held out."""
     samples: Sequence[Sample]
+
+    @property
+    def selectable(self) -> bool:
+        """Whether there are explanations in it with several targets, of which a reader chooses one."""
+        return any(panel.text is not None and panel.text.rows.shape[0] > 1
+                   for sample in self.samples for panel in sample.panels)
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,11 @@ class Report:
         return [panel for sample in self.samples for panel in sample.panels]
 
     @property
+    def has_texts(self) -> bool:
+        """Whether there are explanations of texts on it."""
+        return any(panel.text is not None for panel in self.panels)
+
+    @property
     def explainers(self) -> list[str]:
         """The names of the explainers, in the order in which they come up first."""
         return list(dict.fromkeys(panel.explainer for panel in self.panels))
@@ -114,9 +134,15 @@ def render(report: Report, path: Path) -> None:
         ValueError: an image is no PNG.
     """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from pnpx.text.html import part, style
+    from pnpx.text.layout import visible
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(image=_image, duration=_duration, parameter=_parameter)
+    environment.filters.update(image=_image, duration=_duration, parameter=_parameter, visible=visible)
+    # Both come escaped: the style sheet holds nothing that was given, and the part is made by a template like this one.
+    environment.globals.update(text_style=lambda: Markup(style()), text_part=lambda *of: Markup(part(*of)))
     template = environment.from_string((files("pnpx.report") / "templates" / "report.html.j2").read_text("utf-8"))
     write_whole(path, template.render(report=report).encode("utf-8", "replace"))
 

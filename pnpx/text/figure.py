@@ -9,7 +9,7 @@ from pnpx.plots import compose
 from pnpx.plots.style import Scale
 from pnpx.plots.tokens import TokenPanel
 from pnpx.text.colours import shown_rows
-from pnpx.text.layout import layout
+from pnpx.text.layout import layout, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,14 +37,14 @@ def plot(explanation: "TextExplanation", targets: int | Sequence[int] | None = N
     prediction = ""
     if explanation.prediction is not None:
         chance = "" if explanation.probability is None else f" ({explanation.probability:.1%})"
-        prediction = f"predicted {explanation.prediction}{chance}"
+        prediction = visible(f"predicted {explanation.prediction}{chance}")
     subtitle = [prediction] if several or not names else [names[0], prediction]
     panel = TokenPanel(words, maps, names if several else [""] * len(rows), Scale.of([scores[rows]]))
-    return compose(explanation.title(), " · ".join(filter(None, subtitle)), [""], [panel])
+    return compose(visible(explanation.title()), " · ".join(filter(None, subtitle)), [""], [panel])
 
 
 def _name(explanation: "TextExplanation", row: int) -> str:
-    name = explanation.target_name(row)
+    name = visible(explanation.target_name(row))
     if not name:
         return ""
     text = f"token {row + 1}: {name!r}" if explanation.generation else f"target {name}"

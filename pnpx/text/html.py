@@ -41,11 +41,21 @@ def snippet(explanation: "TextExplanation", key: str) -> str:
     return _render("snippet", explanation, key)
 
 
+def part(explanation: "TextExplanation", key: str) -> str:
+    """What a page shows of one explanation among others; it needs `style` in its head, and a ``key`` of its own."""
+    return _render("part", explanation, key)
+
+
+def style() -> str:
+    """The style sheet of the parts."""
+    return _style()
+
+
 def _render(kind: str, explanation: "TextExplanation", key: str) -> str:
     scores, scale = explanation.rows.detach().cpu().double().tolist(), Scale.of(explanation.scores)
-    style = _style()
+    sheet = _style()
     source = _template().render(
-        kind=kind, key=key, style=style, digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        kind=kind, key=key, style=sheet, digest=base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode(),
         title=visible(explanation.title()), explanation=explanation, scale=scale,
         views=[_view(explanation, row, scores[row]) for row in range(len(scores))],
         blocks=layout(explanation.texts, explanation.units), labels=_labels(explanation),
@@ -134,6 +144,6 @@ def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number)
+    environment.filters.update(number=number, visible=visible)
     environment.globals.update(paint=_paint_class, signed=_signed, share=_share, step_class=_step_class, cut=_is_cut)
     return environment.from_string((files("pnpx.text") / "templates" / "text.html.j2").read_text("utf-8"))

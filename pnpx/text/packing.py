@@ -1,29 +1,35 @@
 """Values as JSON, without loss: as JSON has them where it does, and marked with a "$" where it does not."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
 
 def pack(value: Any, place: str) -> Any:
     """``value`` as JSON; ``place`` is its path in the record, which is named in errors.
 
     A tuple becomes {"$tuple": [...]}, a tensor {"$tensor": {"dtype", "shape", "values"}}, NaN and the infinities
-    {"$float": "nan"}. Numbers are written with as many digits as bring every bit back.
+    {"$float": "nan"}; text in which JSON would take two halves of a character for one becomes
+    {"$utf8": "..."}. Numbers are written with as many digits as bring every bit back.
     """
     if isinstance(value, Tensor):
         return {"$tensor": _tensor(value, place)}
     if hasattr(value, "tolist"):  # arrays and numbers of numpy
         value = value.tolist()
+    if isinstance(value, str) and _PAIR.search(value):
+        return {"$utf8": value.encode("utf-8", "surrogatepass").hex()}
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+        if all(isinstance(key, str) and not key.startswith("$") and not _PAIR.search(key) for key in value):
             return {key: pack(item, f"{place}.{key}".strip(".")) for key, item in value.items()}
         return {"$dict": [[pack(key, place), pack(item, f"{place}.{key}")] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -46,6 +52,8 @@ def unpack(value: Any) -> Any:
         return torch.tensor(values, dtype=getattr(torch, content["dtype"])).reshape(content["shape"])
     if kind == "$float":
         return float(content)
+    if kind == "$utf8":
+        return bytes.fromhex(content).decode("utf-8", "surrogatepass")
     if kind == "$tuple":
         return tuple(unpack(item) for item in content)
     if kind == "$dict":

@@ -206,15 +206,18 @@ def text_folder(name: str) -> Path:
     return _text_entry(name).folder
 
 
-def import_transformers() -> Any:
-    """The package transformers, which takes seconds to import; ImportError that says what to install without it."""
+def import_transformers(who: str = "the zoo's text models") -> Any:
+    """The package transformers, which takes seconds to import; ImportError that says what to install without it.
+
+    ``who`` are those that need it, for the error.
+    """
     try:
         return import_module("transformers")
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
         raise ImportError(
-            "the zoo's text models need transformers, which is not installed; install it: pip install 'pnpx[text]'"
+            f"{who} need transformers, which is not installed; install it: pip install 'pnpx[text]'"
         ) from error
 
 
