@@ -228,7 +228,7 @@ class Bound(ABC):
         with torch.no_grad():
             output = self.run(self._joined(points), copies)
             if check:
-                self._require_agreement(output, points[0], copies)
+                self._require_agreement(output, points[-1], copies)
             scores = aim.scores(output, copies)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
