@@ -10,6 +10,7 @@ from benchmarks.memory import memory
 from benchmarks.refusals import refusals
 from benchmarks.speed import speed
 from benchmarks.table import Table
+from benchmarks.text import text
 
 
 def everything(options: Options) -> list[Table]:
@@ -22,7 +23,7 @@ def everything(options: Options) -> list[Table]:
     for make in (speed, layers):
         for part in (once, thorough):
             tables += make(part)
-    return [*tables, *refusals(quick), *memory(quick), *error(quick), *imports(quick)]
+    return [*tables, *text(quick), *refusals(quick), *memory(quick), *error(quick), *imports(quick)]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pnpx.attributors import Bound
 from pnpx.baselines import Baseline, baseline_call
+from pnpx.explainers.absence import absent_values
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.covers import Cover, Partition
 from pnpx.extractors import Call
@@ -247,12 +248,7 @@ class PerturbationExplainer(Explainer):
                 raise RuntimeError("perturbation explainers need the call of a baseline")
             found = bound.activations(reference)
         else:
-            moved = [v.tensor[None] if v.axis is None else v.tensor.movedim(v.axis, 0) for v in bound.values]
-            place = Call(tuple(moved) if len(moved) > 1 else moved[0], (None,) * len(moved))
-            found = [
-                tensor[0] if value.axis is None else tensor.movedim(0, value.axis)
-                for tensor, value in zip(baseline_call(place, self.replacement).values, bound.values, strict=True)
-            ]
+            found = absent_values(bound.values, self.replacement)
         for absent, value in zip(found, bound.values, strict=True):
             if absent.shape != value.tensor.shape:
                 raise ValueError(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
+from pnpx.attributors.differentiable import require_differentiable
 from pnpx.explainers.base import Explainer
 from pnpx.extractors import Call
 from pnpx.scores import Aim
@@ -61,6 +62,7 @@ class GradientExplainer(Explainer):
         """The statistic over all points, in the memory of one chunk of them."""
         from tqdm.auto import tqdm
 
+        require_differentiable(bound, aim)
         statistics: list[list[Statistic]] = []
         copies = max(1, self.batch_size // bound.batch_size)
         chunk: list[Point] = []

@@ -75,6 +75,25 @@ def causal_mask(before: int, generated: int) -> Tensor:
     return torch.ones(generated, before + generated).tril(before - 1).bool()
 
 
+def both_sides(encoder: Tensor, decoder: Tensor) -> Tensor:
+    """The attributions of tokens that encoder and decoder both read: those of both, side by side.
+
+    The decoder reads each token one step later, and its own start token first, which is none of the text's.
+
+    >>> both_sides(torch.tensor([[1.0], [2.0]]), torch.tensor([[7.0], [8.0]]))
+    tensor([[1., 8.],
+            [2., 0.]])
+
+    Args:
+        encoder: (tokens, width), or with more axes before.
+        decoder: likewise.
+
+    Returns:
+        (tokens, both widths).
+    """
+    return torch.cat([encoder, torch.nn.functional.pad(decoder[..., 1:, :], (0, 0, 0, 1))], dim=-1)
+
+
 def reduce_embedding(attributions: Tensor, how: str = "abs_mean", dim: int = -1) -> Tensor:
     """A score for each token from the attributions of its embedding's components.
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from pnpx.suggest import nearest
 from pnpx.text.generation import Contrast
 from pnpx.text.reading import Reading
-from pnpx.text.targets import Outputs, classes_of, logits_of, plain
+from pnpx.text.returned import SPAN, logits_of, span_of
+from pnpx.text.targets import Outputs, classes_of, plain
 from pnpx.text.tasks import Kind, Task
 
 
@@ -76,8 +77,7 @@ def chosen(tokenizer: Any, names: dict[int, str], reading: Reading, target: Any,
 
 
 def _span(reading: Reading, target: Any, said: Any) -> Outputs:
-    parts = ("start_logits", "end_logits")
-    best = [int(said[part][0].argmax()) for part in parts] if target is None else target
+    best = [int(part[0].argmax()) for part in span_of(said).values()] if target is None else target
     if not (isinstance(best, (list, tuple)) and len(best) == 2 and all(_is_number(place) for place in best)):
         raise TypeError(f"the target of a span is (start, end), positions of tokens, but got {target!r}")
     for place in best:
@@ -85,7 +85,7 @@ def _span(reading: Reading, target: Any, said: Any) -> Outputs:
     names = tuple(
         f"{what}: {reading.encoded.tokens[place]}" for what, place in zip(("start", "end"), best, strict=True)
     )
-    return Outputs("span", torch.zeros(2, dtype=torch.long), torch.tensor(best), names, parts=parts)
+    return Outputs("span", torch.zeros(2, dtype=torch.long), torch.tensor(best), names, parts=SPAN)
 
 
 def _pairs(

@@ -34,8 +34,8 @@ def classified(
         if classes.indices is not None:
             targets = torch.tensor([wanted[index].indices for index in chosen])
             targets = targets[:, 0] if classes.single else targets
-        held = [explain.held(reading) for reading in some]
-        scored = score(explain, Job(some, own, held, task.embeddings[:1]), targets)
+        held = [explain.held(reading) if explain.aggregated is None else set() for reading in some]
+        scored = score(explain, Job(some, own, held, task.embeddings), targets)
         seconds = (time.perf_counter() - start) / len(chosen)
         for row, index in enumerate(chosen):
             found[index] = _explanation(explain, scored, row, some[row], own[row], wanted[index], seconds)

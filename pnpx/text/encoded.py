@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from pnpx.text.segment import Span, is_mark
 
 _BLANKS = "▁Ġ"  # how tokenizers write the space before a word, also one that they put before the text themselves
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A token, and the characters that it stands for, without white space around them."""
 
     position: int
@@ -156,7 +155,8 @@ class Encoded:
             text, end, limit = self.joined[piece.sequence], piece.end, following[piece.sequence]
             while not piece.blank and end < limit and is_mark(text[end]):
                 end += 1
-            pieces[index] = Piece(piece.position, piece.sequence, piece.start, end, piece.blank)
+            if end > piece.end:
+                pieces[index] = piece._replace(end=end)
             following[piece.sequence] = piece.start
         return pieces
 

@@ -59,6 +59,8 @@ nearest: 'word'
         replacement: for methods that take units away, what takes their place: the "mask", "pad", "unk" or "eos" token,
             a token or its id, "zero" (of the embedding), or "delete" (nothing does: the text is shorter). None: the
             first of those tokens that there is, or else "zero". Special tokens, and what is generated, always stay.
+            For methods with a baseline, such as IntegratedGradients, where the path of each token begins: likewise, but
+            what is generated does not stay, nothing is deleted, and with "zero" special tokens begin there as well.
         **parameters: those of the method. ``layer`` is where token ids become vectors unless it is given.
     """
 
@@ -76,7 +78,8 @@ nearest: 'word'
     ) -> None:
         if not (isinstance(method, type) and issubclass(method, Explainer)):
             raise TypeError(f"method must be an explainer class, such as pnpx.SquareGrad, but is {method!r}")
-        known = [item.name for item in fields(method) if item.init and item.name not in ("model", *_GIVEN)]
+        own = ("model", "replacement", *_GIVEN)
+        known = [item.name for item in fields(method) if item.init and item.name not in own]
         for name in parameters:
             if name in _GIVEN:
                 raise TypeError(f"{name!r} is no parameter of explanations of texts: {_GIVEN[name]}")
@@ -100,6 +103,11 @@ nearest: 'word'
         self.granularity, self.aggregation, self.reduce = granularity, aggregation, reduce
         self.replacement = replacement
         self.parameters = parameters
+        if "baselines" in known:
+            raise TypeError(
+                f"{method.__name__} needs baselines of the length of each text, which texts do not have; choose "
+                "pnpx.IntegratedGradients, whose path begins at replacement= (a token, or 'zero')"
+            )
         if issubclass(method, PerturbationExplainer):
             if "baseline" in parameters:
                 raise TypeError(
@@ -113,6 +121,13 @@ nearest: 'word'
                     f"units are deleted from the text, not at layer={parameters['layer']!r}; leave layer "
                     "out, or choose another replacement"
                 )
+        elif "baseline" in known:
+            if replacement is not None and "baseline" in parameters:
+                raise TypeError("replacement and baseline both say where the path begins; leave one of them out")
+            if replacement == "delete":
+                raise ValueError(f"{method.__name__} deletes nothing; choose a token as replacement, or 'zero'")
+            if replacement is not None:
+                absent(tokenizer, replacement, known_tokens(model))
         elif replacement is not None:
             raise TypeError(
                 f"replacement says what takes the place of a unit, but {method.__name__} replaces none; leave it out"
@@ -144,7 +159,7 @@ nearest: 'word'
         readings = read(self.tokenizer, texts, self.limit, known_tokens(self.model))
         if not readings:
             return []
-        readings = [self._passed(reading) for reading in readings]
+        readings = self._passed(readings)
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         first = {name: value.to(device) for name, value in padded(readings[:1], self.pad).items()}
         task = detect(self.model, first)
@@ -204,16 +219,24 @@ nearest: 'word'
         """How the scores of tokens become those of units; None where units are scored whole."""
         return None if issubclass(self.method, PerturbationExplainer) else self.aggregation
 
+    @property
+    def has_path(self) -> bool:
+        """Whether the method needs to be told where the paths of tokens begin."""
+        baseline = any(item.name == "baseline" for item in fields(self.method))
+        return baseline and not issubclass(self.method, PerturbationExplainer) and "baseline" not in self.parameters
+
     def held(self, reading: Reading) -> set[int]:
         """The positions of the tokens that are never taken away: those that stand for no part of the text."""
         special = special_ids(self.tokenizer)
         held = {place for place, token in enumerate(reading.ids.tolist()) if token in special}
         return held | {piece.position for piece in reading.encoded.pieces() if piece.sequence is None}
 
-    def _passed(self, reading: Reading) -> Reading:
-        """The reading, with what the model's ``forward`` takes: tokenizers may give more."""
+    def _passed(self, readings: list[Reading]) -> list[Reading]:
+        """The readings, with what the model's ``forward`` takes: tokenizers may give more."""
         signature = Signature(unwrapped(self.model))
-        taken = {
-            name: value for name, value in reading.extras.items() if signature.open_ended or name in signature.names
-        }
-        return replace(reading, extras=taken)
+        if signature.open_ended:
+            return readings
+        return [
+            replace(reading, extras={name: reading.extras[name] for name in reading.extras if name in signature.names})
+            for reading in readings
+        ]

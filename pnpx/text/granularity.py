@@ -14,7 +14,7 @@ Granularity = str | Sequence[Span] | Sequence[Sequence[Span]]
 """One of `GRANULARITIES`, or character spans: of the text, or for a pair one sequence of them for each text."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """A part of the text that gets one score."""
 

@@ -11,11 +11,13 @@ from pnpx.explainers.base import Explainer
 from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.explanation import Explanation
 from pnpx.structure import tensors
-from pnpx.text.aggregate import aggregate, reduce_embedding
+from pnpx.text.aggregate import aggregate, both_sides, reduce_embedding
 from pnpx.text.batching import padded
+from pnpx.text.embedding import layer_of
 from pnpx.text.encoded import Encoded
 from pnpx.text.granularity import Unit
 from pnpx.text.reading import Reading
+from pnpx.text.replacement import special_ids
 from pnpx.text.targets import Outputs
 
 if TYPE_CHECKING:
@@ -104,8 +106,9 @@ def score(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
 def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
     """Attributions of embeddings, reduced to scores of tokens, which are aggregated to those of units."""
     batch = job.batch(explain.pad)
-    layer = explain.parameters.get("layer", job.places if len(job.places) > 1 else job.places[0])
-    explainer = made(explain, job, batch, layer=layer)
+    layer = explain.parameters["layer"] if "layer" in explain.parameters else layer_of(job.places)
+    start = _start(explain, job, batch) if explain.has_path else {}
+    explainer = made(explain, job, batch, layer=layer, **start)
     explanation = explainer.explain(batch, targets)
     sides = tensors(explanation.attributions)
     if len(sides) != (1 if "layer" in explain.parameters else len(job.places)):
@@ -120,6 +123,8 @@ def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) ->
                 f"at layer={layer!r} there must be a vector for each of the {batch['input_ids'].shape[1]} tokens, "
                 f"(batch, length, width), but the attributions have shape {tuple(side.shape)}; choose another layer"
             )
+    if len(sides) == 2 and "decoder_input_ids" not in job.along:  # both read the text itself
+        sides = [both_sides(*sides)]
     found = []
     for row, (reading, units) in enumerate(zip(job.readings, job.units, strict=True)):
         scores = [reduce_embedding(side[row], explain.reduce) for side in sides]
@@ -133,6 +138,30 @@ def _by_gradients(explain: "TextExplainer", job: Job, targets: Tensor | None) ->
     return Scored.of(found, described(explain, explainer), explanation)
 
 
+def _start(explain: "TextExplainer", job: Job, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Where the paths of tokens begin, as parameters of the explainer: at another token, or at zero.
+
+    Special tokens begin, and stay, where they are. So does the token that a decoder starts with.
+    """
+    absent = explain.absent
+    if absent == "zero":
+        return {"replacement": 0.0}
+    special = torch.tensor(sorted(special_ids(explain.tokenizer)), dtype=torch.long)
+
+    def without(ids: Tensor) -> Tensor:
+        return torch.where(torch.isin(ids, special), ids, int(absent))
+
+    if "decoder_input_ids" not in batch:
+        return {"baseline": without(batch["input_ids"])}
+    read = batch["decoder_input_ids"]
+    ids = ("input_ids", "decoder_input_ids")
+    return {
+        "forward_arg_extractor": ids,
+        "additional_forward_arg_extractor": [name for name in batch if name not in ids],
+        "baseline": (without(batch["input_ids"]), torch.cat([read[:, :1], without(read[:, 1:])], dim=1)),
+    }
+
+
 def _by_replacement(explain: "TextExplainer", job: Job, targets: Tensor | None) -> Scored:
     """What units are worth, each replaced as a whole: at the token ids, or at a layer."""
     batch, absent = job.batch(explain.pad), explain.absent
@@ -140,7 +169,7 @@ def _by_replacement(explain: "TextExplainer", job: Job, targets: Tensor | None) 
     layer = explain.parameters.get("layer")
     parameters: dict[str, Any] = {"groups": numbers, "layer": layer}
     if absent == "zero":
-        parameters.update(layer=job.places[0] if layer is None else layer, replacement=0.0)
+        parameters.update(layer=layer_of(job.places[:1]) if layer is None else layer, replacement=0.0)
     else:
         parameters["baseline"] = torch.where(numbers >= 0, int(absent), batch["input_ids"])
     if parameters["layer"] is not None:
@@ -185,7 +214,7 @@ def described(explain: "TextExplainer", explainer: Explainer) -> dict[str, Any]:
         "window",
         "stride",
     }
-    if issubclass(explain.method, PerturbationExplainer):
+    if issubclass(explain.method, PerturbationExplainer) or explain.has_path:
         found = {name: value for name, value in found.items() if name not in made_here}
         absent = explain.absent
         found["replacement"] = absent if isinstance(absent, str) else explain.tokenizer.convert_ids_to_tokens(absent)

@@ -10,6 +10,7 @@ Span = tuple[int, int]
 # Scripts written without spaces, where a word is found by a dictionary: Thai and Lao, Burmese, Khmer, Hiragana, Han.
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3041, 0x3096), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
              (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+_UNSPACED_FROM = "\u0e00"
 _JOINER, _SKIN_TONES, _FLAGS = "\N{ZERO WIDTH JOINER}", ("\U0001f3fb", "\U0001f3ff"), ("\U0001f1e6", "\U0001f1ff")
 
 
@@ -47,6 +48,8 @@ def _kind(text: str, index: int) -> str:
     if letter.isspace():
         return "space"
     if letter.isalnum() or letter == "_":
+        if letter < _UNSPACED_FROM:
+            return "letter"
         return "lone" if any(low <= ord(letter) <= high for low, high in _UNSPACED) else "letter"
     if is_mark(letter):
         return "mark"

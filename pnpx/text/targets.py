@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.suggest import nearest
+from pnpx.text.returned import logits_of, span_of
 from pnpx.text.tasks import Kind, configuration
 
 
@@ -128,7 +129,8 @@ class Outputs:
             real: which tokens of these copies are no padding.
         """
         if self.parts is not None:
-            logits = torch.stack([output[part] for part in self.parts], dim=1)  # (rows, n, classes)
+            span = span_of(output)
+            logits = torch.stack([span[part] for part in self.parts], dim=1)  # (rows, n, classes)
             if real is not None:  # a span cannot begin or end in padding
                 logits = logits.masked_fill(~real[:, None].to(logits.device), -torch.inf)
             indices = self.indices if places is None else places[:, self.indices]
@@ -150,11 +152,3 @@ class Outputs:
 def _picked(logits: Tensor, indices: Tensor) -> Tensor:
     """(rows, n), of (rows, n, classes) the class that ``indices``, (n,) or (rows, n), name."""
     return logits.gather(2, indices.to(logits.device).expand(logits.shape[:2])[..., None])[..., 0]
-
-
-def logits_of(output: Any) -> Tensor:
-    """The logits in what the model returned, (rows, length, classes)."""
-    found = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if found is None:
-        found = output["logits"] if isinstance(output, dict) else output[0]
-    return found
