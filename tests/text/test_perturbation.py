@@ -194,6 +194,35 @@ def test_zeros_in_place_of_embeddings(tokenizer):
         torch.testing.assert_close(found.scores[number], whole - without)
 
 
+def test_zeros_on_both_sides_where_the_decoder_reads_the_text_too():
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
+        pad_token_id=0, eos_token_id=SEP, num_labels=3,
+    )  # fmt: skip
+    model = transformers.T5ForSequenceClassification(config).double().eval()
+    own = tokenizer_with("unk", "pad")
+    (found,) = TextExplainer(pnpx.Occlusion, model, own, replacement="zero")(TEXTS[2], targets=0)
+    whole = logits(model, IDS)[0]
+    for number, places in enumerate(OF_WORDS):
+        left = []
+
+        def clear(module, given, output, places=places, left=left):
+            left.append(1)
+            output = output.clone()
+            output[:, [place + len(left) - 1 for place in places]] = 0  # the decoder reads a step later
+            return output
+
+        handle = model.transformer.shared.register_forward_hook(clear)
+        encoder, decoder = (side.embed_tokens for side in (model.transformer.encoder, model.transformer.decoder))
+        handles = [side.register_forward_hook(clear) for side in {encoder, decoder} - {model.transformer.shared}]
+        expected = whole - logits(model, IDS)[0]
+        for one in (handle, *handles):
+            one.remove()
+        assert len(left) == 2
+        torch.testing.assert_close(found.scores[number], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_unit_is_worth_what_it_is_worth_however_many_tokens_it_has(tokenizer):
     """No mean or sum over tokens, whatever aggregation says; a whole text as one unit is worth all of the change."""
     model = bert()
