@@ -169,11 +169,17 @@ def _by_replacement(explain: "TextExplainer", job: Job, targets: Tensor | None) 
     layer = explain.parameters.get("layer")
     parameters: dict[str, Any] = {"groups": numbers, "layer": layer}
     if absent == "zero":
-        parameters.update(layer=layer_of(job.places[:1]) if layer is None else layer, replacement=0.0)
+        both = len(job.places) == 2 and "decoder_input_ids" not in job.along  # the decoder reads the text as well
+        places = job.places if both else job.places[:1]
+        parameters.update(layer=layer_of(places) if layer is None else layer, replacement=0.0)
     else:
+        both = False
         parameters["baseline"] = torch.where(numbers >= 0, int(absent), batch["input_ids"])
     if parameters["layer"] is not None:
         parameters["groups"] = numbers[:, :, None]
+        if both and layer is None:  # one step later, its start token first
+            later = torch.nn.functional.pad(numbers[:, :-1], (1, 0), value=-1)
+            parameters["groups"] = (numbers[:, :, None], later[:, :, None])
     explainer = made(explain, job, batch, **parameters)
     explanation = explainer.explain(batch, targets)
     by_group = explanation.diagnostics["by_group"].cpu()

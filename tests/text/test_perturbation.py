@@ -194,6 +194,35 @@ def test_zeros_in_place_of_embeddings(tokenizer):
         torch.testing.assert_close(found.scores[number], whole - without)
 
 
+def test_zeros_on_both_sides_where_the_decoder_reads_the_text_too():
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
+        pad_token_id=0, eos_token_id=SEP, num_labels=3,
+    )  # fmt: skip
+    model = transformers.T5ForSequenceClassification(config).double().eval()
+    own = tokenizer_with("unk", "pad")
+    (found,) = TextExplainer(pnpx.Occlusion, model, own, replacement="zero")(TEXTS[2], targets=0)
+    whole = logits(model, IDS)[0]
+    for number, places in enumerate(OF_WORDS):
+        left = []
+
+        def clear(module, given, output, places=places, left=left):
+            left.append(1)
+            output = output.clone()
+            output[:, [place + len(left) - 1 for place in places]] = 0  # the decoder reads a step later
+            return output
+
+        handle = model.transformer.shared.register_forward_hook(clear)
+        encoder, decoder = (side.embed_tokens for side in (model.transformer.encoder, model.transformer.decoder))
+        handles = [side.register_forward_hook(clear) for side in {encoder, decoder} - {model.transformer.shared}]
+        expected = whole - logits(model, IDS)[0]
+        for one in (handle, *handles):
+            one.remove()
+        assert len(left) == 2
+        torch.testing.assert_close(found.scores[number], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_unit_is_worth_what_it_is_worth_however_many_tokens_it_has(tokenizer):
     """No mean or sum over tokens, whatever aggregation says; a whole text as one unit is worth all of the change."""
     model = bert()
@@ -374,6 +403,26 @@ def test_answers_to_questions(typed, replacement, token, mode):
         torch.testing.assert_close(found.scores[:, number], expected)
 
 
+def test_answers_do_not_lie_in_the_padding_of_copies(typed):
+    """Copies that lost more tokens are shorter: shares are taken over the tokens that are left, whatever the batch."""
+    model = bert("QuestionAnswering", num_labels=2)
+    explain = TextExplainer(
+        pnpx.Shapley, model, typed, replacement="delete", inference_mode="log_softmax", granularity="word"
+    )
+    (found,) = explain(("a film", "of rare beauty"), targets=(5, 5))
+    ids, types = [CLS, 5, 6, SEP, 7, 8, 9, SEP], torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+
+    @torch.no_grad()
+    def value(kept):
+        rest = [0, *(place for number, place in enumerate((1, 2, 4, 6)) if number in kept), 3, 5, 7]
+        rest.sort()
+        output = model(input_ids=torch.tensor([[ids[p] for p in rest]]), token_type_ids=types[:, rest])
+        return output.start_logits[0].log_softmax(0)[rest.index(5)]
+
+    torch.testing.assert_close(found.scores[0, [0, 1, 2, 4]], shapley(value, 4), rtol=1e-6, atol=1e-9)
+    assert found.scores[0, 3] == 0
+
+
 def test_labels_of_tokens(tokenizer):
     model, ids = bert("TokenClassification"), [CLS, *ids_of("a film of"), SEP]
     (found,) = TextExplainer(pnpx.Occlusion, model, tokenizer)("a film of", targets=[(2, "GOOD"), (1, 0)])
@@ -467,6 +516,42 @@ def test_layers(tokenizer):
     (found,) = TextExplainer(pnpx.Occlusion, model, tokenizer, layer="bert.embeddings")(TEXTS[2], targets=1)
     (at_ids,) = TextExplainer(pnpx.Occlusion, model, tokenizer)(TEXTS[2], targets=1)
     torch.testing.assert_close(found.scores, at_ids.scores)  # embeddings are made token by token
+
+
+def test_inside_the_model_special_tokens_are_those_of_the_replaced_text(tokenizer):
+    model = bert()
+    (found,) = TextExplainer(pnpx.Occlusion, model, tokenizer, layer="bert.encoder.layer.0")(TEXTS[2], targets=1)
+    block = model.bert.encoder.layer[0]
+    seen = []
+    handle = block.register_forward_hook(lambda module, given, output: seen.append(output))
+    whole = logits(model, IDS)[1]
+    logits(model, [CLS, MASK, MASK, MASK, MASK, SEP])
+    handle.remove()
+    clean, gone = (one if isinstance(one, torch.Tensor) else one[0] for one in seen)
+    for number, places in enumerate(OF_WORDS):
+        mixed = clean.clone()
+        mixed[:, list(places)] = gone[:, list(places)]
+        handle = block.register_forward_hook(
+            lambda module, given, output, mixed=mixed: (
+                mixed if isinstance(output, torch.Tensor) else (mixed, *output[1:])
+            )
+        )
+        expected = whole - logits(model, IDS)[1]
+        handle.remove()
+        torch.testing.assert_close(found.scores[number], expected)
+
+
+@pytest.mark.parametrize("replacement", ["mask", "zero", "delete"])
+def test_copies_fill_the_passes(tokenizer, replacement):
+    model, rows = bert(), []
+    handle = model.register_forward_pre_hook(
+        lambda module, given, named: rows.append(len(named["input_ids"])), with_kwargs=True
+    )
+    TextExplainer(pnpx.KernelShap, model, tokenizer, replacement=replacement)(
+        "a film of rare beauty . i left", targets=1
+    )
+    handle.remove()
+    assert sum(rows) < 1.2 * 256 + 20 and len(rows) < 16  # 8 words: 254 coalitions, none, and all, 32 a pass
 
 
 def test_model_and_tokenizer_are_left_as_they_were(tokenizer):
