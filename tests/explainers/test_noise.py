@@ -214,19 +214,18 @@ def test_every_draw_reaches_the_model_once_in_order_and_none_is_free_of_noise():
     spy = Spy()
     x = torch.tensor([[0.0, 10.0, 4.0], [1.0, 1.0, 3.0]])
     VarGrad(nn.Sequential(spy, Quadratic()), n_iter=5, noise_level=0.1, batch_size=32).attribute(x)
-    rows = spy.rows
     expected = x + 0.1 * torch.tensor([[10.0], [2.0]]) * normal((3,), 5)[:, None]
     chunk = next(seen for seen in spy.seen if len(seen) == 10)
     torch.testing.assert_close(chunk, expected.flatten(0, 1))
-    noisy = rows[~torch.isclose(rows, x.repeat(len(rows) // 2, 1)).all(1)]
-    assert len(torch.unique(noisy, dim=0)) == 10
+    noisy = [row for row in spy.rows if not torch.isclose(row, x).all(1).any()]
+    assert len(torch.unique(torch.stack(noisy), dim=0)) == 10
 
 
-@pytest.mark.parametrize("n_iter, batch_size, sizes", [(10, 4, {2, 4}), (7, 4, {2, 4}), (3, 1, {1}), (4, 2, {2})])
+@pytest.mark.parametrize("n_iter, batch_size, sizes", [(10, 4, {1, 2, 4}), (7, 4, {1, 2, 4}), (3, 1, {1}), (4, 2, {2})])
 def test_at_most_so_many_rows_in_a_pass(n_iter, batch_size, sizes):
     spy = Spy()
     SmoothGrad(nn.Sequential(spy, Quadratic()), n_iter=n_iter, batch_size=batch_size).attribute(X[:2])
-    assert {len(seen) for seen in spy.seen} == sizes
+    assert {len(seen) for seen in spy.seen} == sizes  # 1: the sample that shows whether copies may share a pass
 
 
 def test_noise_std_is_absolute_and_noise_level_relative_to_each_sample():
