@@ -211,7 +211,8 @@ class Checker:
         allowed = self.allowed(known[choice.name])
         wrong = [name for name in choice.parameters if name not in allowed or name == "layer"]
         for name in wrong:
-            hint = "write layers: [...]" if name == "layer" else nearest(name, [*allowed, "layers"])
+            there = ["layers" if one == "layer" else one for one in allowed]
+            hint = "write layers: [...]" if name == "layer" else nearest(name, there)
             self.note((*keys, name), f"{choice.name} has no parameter {name!r} here; {hint}")
         absent = [name for name, needed in allowed.items() if needed and name not in choice.parameters]
         for name in absent:

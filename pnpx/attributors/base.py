@@ -1,25 +1,21 @@
 """Taking gradients of a model's scores at one place: what the places have in common."""
 
-import copy
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.batch import rows_of_call
+from pnpx.attributors.agreement import close, holds
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call
 from pnpx.scores import Aim
 from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
 
 _ENOUGH, _TOGETHER = 4, 32  # how many scores are worth a shared backward pass, and the most that share one
-_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
-
 _T = TypeVar("_T")
 
 Point = Sequence[Tensor]
@@ -159,7 +155,7 @@ class Bound(ABC):
         """The gradients at ``points``: for each target, for each explained tensor, (points, *its shape).
 
         All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
-        with the first chunk: its last rows must be those of a pass of one copy.
+        with the first chunk: its rows must be those of a pass of one copy.
         """
         found = self._shared(points, lambda check: self._gradients(points, aim, check))
         if found is not None:
@@ -199,65 +195,25 @@ class Bound(ABC):
                 tensor.requires_grad_()
             output = self.run(edited, copies)
             if check:
-                self._require_agreement(output, points[-1], copies)
+                self._require_agreement(output, points)
             found = self._differentiate(aim.scores(output, copies), edited)
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
         ]
 
-    def _require_agreement(self, output: Any, last: Point, copies: int) -> None:
-        """Require that ``output``, for so many copies, ends with what the last one alone gives.
+    def _require_agreement(self, output: Any, points: Sequence[Point]) -> None:
+        """Require that ``output``, for all ``points`` in a pass, holds for some what each of these gives alone.
 
-        The last one: what depends on the rows before it, as a running sum over the batch does, shows there. Its last
-        sample by itself is enough, and costs least; only where samples are not independent it takes all of them.
+        One between others tells for all: what depends on the rows before it or behind it, as a running sum over the
+        batch does, shows there. Of two, both are needed.
         """
+        copies = len(points)
         with torch.no_grad():
-            sample = self.last_sample()
-            if sample is not None:
-                try:
-                    alone = sample.run(sample._joined([self._of_last_sample(last)]), 1)
-                    if ends_with(output, alone, copies * self.batch_size):
-                        return
-                except torch.cuda.OutOfMemoryError:
-                    raise
-                except Exception:
-                    # A model may want more than one sample. Whatever else it is shows up again with all of them.
-                    pass
-            alone = self.run(self._joined([last]), 1)
-            if not ends_with(output, alone, copies):
-                raise RuntimeError("several copies of the batch in a pass do not give what one gives")
-
-    def last_sample(self) -> "Bound | None":
-        """This place in the call for the last sample alone; None where it cannot be cut out."""
-        if self.batch_size == 1 or any(value.axis is None for value in self.values):
-            return None
-        if any(is_packed([self.place, self.call.values])):
-            return None
-        try:
-            call = rows_of_call(self.call, self._last)
-        except (ValueError, IndexError):
-            return None
-        if call.batch_size != 1:
-            return None
-        sample = copy.copy(self)
-        sample.call, sample.batch_size = call, 1
-        tensors_of_sample = self._of_last_sample([value.tensor for value in self.values])
-        sample.values = [
-            replace(value, tensor=tensor, valid=None if value.valid is None else value.valid[self._last])
-            for value, tensor in zip(self.values, tensors_of_sample, strict=True)
-        ]
-        return sample
-
-    @property
-    def _last(self) -> slice:
-        return slice(self.batch_size - 1, self.batch_size)
-
-    def _of_last_sample(self, point: Point) -> list[Tensor]:
-        return [
-            tensor.narrow(value.axis or 0, self.batch_size - 1, 1)
-            for tensor, value in zip(point, self.values, strict=True)
-        ]
+            for at in [copies // 2] if copies > 2 else range(copies):
+                alone = self.run(self._joined([points[at]]), 1)
+                if not holds(output, alone, copies, at):
+                    raise RuntimeError("several copies of the batch in a pass do not give what one gives")
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
         """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).
@@ -278,7 +234,7 @@ class Bound(ABC):
         with torch.no_grad():
             output = self.run(self._joined(points), copies)
             if check:
-                self._require_agreement(output, points[-1], copies)
+                self._require_agreement(output, points)
             scores = aim.scores(output, copies)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
@@ -365,7 +321,7 @@ class Bound(ABC):
         if self._batched_works is None:
             alone = torch.autograd.grad(sums[-1], edited, retain_graph=True, allow_unused=True)
             agree = all(
-                (one is None) == (many is None) and (one is None or many is None or _close(many[-1], one))
+                (one is None) == (many is None) and (one is None or many is None or close(many[-1], one))
                 for one, many in zip(alone, batched, strict=True)
             )
             if not agree:
@@ -376,49 +332,3 @@ class Bound(ABC):
     @abstractmethod
     def describe(self) -> str:
         """The place in words, for errors."""
-
-
-def ends_with(several: Any, one: Any, copies: int) -> bool:
-    """Whether ``several``, the output for so many copies of a batch, ends with ``one``, up to rounding."""
-    if isinstance(one, list):  # an entry a sample, of any number of boxes
-        return isinstance(several, list) and len(several) == copies * len(one) and same(several[-len(one) :], one)
-    left, right = tensors(several), tensors(one)
-    if len(left) != len(right):
-        return False
-    rows = []
-    for leaf, alone in zip(left, right, strict=True):
-        repeated = leaf.ndim == alone.ndim > 0 and len(leaf) == copies * len(alone)
-        # What has no batch axis in front is carried along; the tensor that is scored must have one, see check_rows.
-        rows.append(leaf[-len(alone) :] if repeated else alone)
-    return same(rows, right)
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two outputs hold the same floats, up to rounding."""
-    left, right = tensors(one), tensors(other)
-    return len(left) == len(right) and all(
-        a.shape == b.shape and (not b.is_floating_point() or _close(a, b)) for a, b in zip(left, right, strict=True)
-    )
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if not one.numel():
-        return True
-    tolerance = _TOLERANCE.get(one.dtype, 0.05)
-    wide = torch.promote_types(one.dtype, torch.float32)
-    one, other = one.to(wide), other.to(wide)
-    finite = torch.isfinite(other)
-    if not torch.equal(finite, torch.isfinite(one)):
-        return False
-    scale = other[finite].abs().amax() if finite.any() else torch.zeros(())
-    return bool(((one - other)[finite].abs() <= tolerance * scale + 1e-12).all())
-
-
-def warn_unsteady() -> None:
-    """Say that the model does not repeat itself."""
-    warnings.warn(
-        "the model gives different outputs for the same input, although it is in eval mode; its explanation is that of "
-        "its random outputs, and not repeatable",
-        RuntimeWarning,
-        stacklevel=2,
-    )

@@ -5,6 +5,7 @@ each module's mode, each weight and its ``requires_grad``, the buffers and the g
 Several threads may explain one model: the first to come changes it, the last to leave restores it.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 "build or load the model outside of it"
             )
     held: list[object] = []
+    bare: list[nn.Module] = []
 
     def hold(key: object, change: Callable[[], Callable[[], None]]) -> None:
         _acquire(key, change)
@@ -65,6 +67,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                     # In eval mode and without buffers there is nothing to hold, unless another thread made it so.
                     if module.training or module._buffers or key in _held:
                         hold(key, partial(_quieten, module))
+                    else:
+                        bare.append(module)
                 for number, parameter in parameters.items():
                     key = ("weight", number)
                     if parameter.requires_grad and parameter.is_leaf:
@@ -84,6 +88,9 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             _release(held)
+            for module in bare:  # a forward pass may have made buffers
+                module._non_persistent_buffers_set.difference_update(module._buffers)
+                module._buffers.clear()
 
 
 @contextmanager
@@ -98,13 +105,34 @@ def unchecked() -> Iterator[None]:
         _release([key])
 
 
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled modules as they were written: inside compiled code there is no module to stand at."""
+    if not hasattr(torch.compiler, "set_stance") or "torch._dynamo" not in sys.modules:  # it came with PyTorch 2.6
+        yield
+        return
+    with _lock:  # the stance is that of all threads
+        _acquire("stance", _without_compiling)
+    try:
+        yield
+    finally:
+        _release(["stance"])
+
+
+def _without_compiling() -> Callable[[], None]:
+    stance: Any = torch.compiler.set_stance("force_eager")
+    stance.__enter__()
+    return lambda: stance.__exit__(None, None, None)
+
+
 def _quieten(module: nn.Module) -> Callable[[], None]:
     """Eval mode for this module alone, set directly: an overridden ``eval()`` may do more, such as merge weights."""
     training = module.training
-    buffers = {
-        name: (buffer, buffer._version, buffer.detach().clone() if _is_small(buffer) else None)
-        for name, buffer in module._buffers.items()
-        if buffer is not None and not buffer.is_inference()
+    before, not_saved = dict(module._buffers), set(module._non_persistent_buffers_set)
+    copies = {
+        name: buffer.detach().clone()
+        for name, buffer in before.items()
+        if buffer is not None and not buffer.is_inference() and _is_small(buffer)
     }
     if training:
         module.training = False
@@ -112,13 +140,25 @@ def _quieten(module: nn.Module) -> Callable[[], None]:
     def undo() -> None:
         if training:
             module.training = True
-        for name, (buffer, version, copy) in buffers.items():
-            if buffer._version != version and copy is not None:
-                buffer.data = copy
-            if name in module._buffers:
-                module._buffers[name] = buffer
+        for name, copy in copies.items():
+            _restore(before[name], copy)
+        if any(before.get(name, module) is not buffer for name, buffer in module._buffers.items()):
+            # A forward pass has made buffers, or replaced them.
+            module._buffers.clear()
+            module._buffers.update(before)
+            module._non_persistent_buffers_set = not_saved
 
     return undo
+
+
+def _restore(buffer: Tensor | None, copy: Tensor) -> None:
+    """Give ``buffer`` its value back, in its own memory, which other tensors may look at."""
+    if buffer is None:
+        return
+    if buffer.shape != copy.shape or buffer.dtype != copy.dtype:
+        buffer.data = copy
+    elif not torch.equal(buffer, copy):
+        buffer.data.copy_(copy)
 
 
 def _is_small(buffer: Tensor) -> bool:

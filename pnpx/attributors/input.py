@@ -80,12 +80,6 @@ class InputBound(Bound):
         recording.check()
         return recording.tapped
 
-    def last_sample(self) -> Bound | None:
-        sample = super().last_sample()
-        if sample is not None:
-            sample.place = sample.call.forward
-        return sample
-
     def activations(self, call: Call) -> list[Tensor]:
         leaves = tensors(call.forward)
         return [leaves[index].detach() for index in self._chosen]

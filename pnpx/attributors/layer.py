@@ -1,20 +1,19 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
-import copy
 import itertools
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.base import Attributor, Bound, Point, ends_with, explainable, same, warn_unsteady
-from pnpx.attributors.batch import arguments, copies_of, rows_of, rows_of_call
-from pnpx.attributors.guard import unchecked
+from pnpx.attributors.agreement import holds, same, warn_unsteady
+from pnpx.attributors.base import Attributor, Bound, Point, explainable
+from pnpx.attributors.batch import arguments, copies_of, rows_of_call
+from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Key, Watch, can_be_hollow, reads
 from pnpx.attributors.passes import concerned, enclosing, repeat
@@ -23,7 +22,7 @@ from pnpx.attributors.recording import Reached, Recording
 from pnpx.attributors.repeating import axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten, Replay, absent, dropped
 from pnpx.extractors import Call, Signature
-from pnpx.structure import Structure, is_packed, rebuild, tensors
+from pnpx.structure import Structure, rebuild, tensors
 
 _ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
@@ -52,7 +51,7 @@ class LayerAttributor(Attributor):
         places = [place for place in self.places if isinstance(place, ModulePlace)]
         around = enclosing(self.model, places)
         modules_seen = concerned(self.model, around, places, self.output_layer)
-        with _uncompiled(), unchecked(), wrapped(modules_seen) as modules:
+        with uncompiled(), unchecked(), wrapped(modules_seen) as modules:
             yield LayerBound(self, call, modules, around, graph, floats, rows)
 
 
@@ -84,12 +83,10 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._replay: bool | None = None if self._recording.prefix else False
         self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
-        self._whole = True  # not of one sample cut out
-        self._used: Collection[Key] | None = None
         # Which of the arguments' tensors were watched, and which of these a replay does not read.
         self._watched: set[int] = set()
         self._unread: frozenset[int] = frozenset()
-        self._probed = False
+        self._probed, self._rows = False, rows
         provable = self._replay is None and rows >= 2 * self.batch_size and self._axes_suggested(place)
         self._axes, self._prefix_axes = self._axes_by_size(place) if provable else self._find_axes(place)
         chosen: list[int] = []
@@ -134,38 +131,10 @@ class LayerBound(Bound):
         return self._run(edited, copies, replay=self._replay)
 
     def several_agree(self, point: Point) -> bool:
-        # One pass tells both: a replay of the clean values, behind another copy, must end with the first pass's output.
-        # The last sample by itself tells it for least; only where samples are not independent it takes all of them.
-        if self._replay is None:
-            sample = self.last_sample()
-            if sample is not None and sample._replay_agrees(self._of_last_sample(point)):
-                self._drop_all_but(sample._used, sample._watched)
-                self._replay = self._several_work = True
-            elif self._replay_agrees(point):
-                self._replay = self._several_work = True
+        # A replay of the clean values, between other copies, must give the first pass's output: that tells both.
+        if self._replay is None and self._replay_agrees(point):
+            self._replay = self._several_work = True
         return self._several_work is True
-
-    def last_sample(self) -> "LayerBound | None":
-        sample = super().last_sample()
-        if not isinstance(sample, LayerBound) or any(is_packed(self._prefix_outputs())):
-            return None
-        sample._whole, sample._stand_ins = False, {}
-        sample.place = self._row_of(self.place, self._axes)
-        events = [
-            replace(event, output=self._row_of(event.output, axes))
-            for event, axes in zip(self._recording.prefix or [], self._prefix_axes, strict=True)
-        ]
-        sample._recording = copy.copy(self._recording)
-        sample._recording.prefix = None if self._recording.prefix is None else events
-        output = self._output
-        sample._output = output[-1:] if isinstance(output, list) else rows_of(output, self._last, self.batch_size)
-        return sample
-
-    def _row_of(self, value: Structure, axes: Sequence[int | None]) -> Structure:
-        """What ``value`` holds of the last sample."""
-        leaves = zip(tensors(value), axes, strict=True)
-        last = self.batch_size - 1
-        return rebuild(value, [leaf if axis is None else leaf.narrow(axis, last, 1) for leaf, axis in leaves])
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -279,30 +248,29 @@ class LayerBound(Bound):
     def _axes_suggested(self, place: Structure) -> bool:
         """Whether sizes suggest which axes are those of the batch, though only a pass of two copies can prove it.
 
-        They do where only the size of an axis inside the model, such as the height of feature maps, is the same.
+        They do where one axis alone has that size in each tensor at the places, such as the second of a recurrent net's
+        state, and nothing else has but an axis inside the model, such as the height of feature maps.
         """
-        outputs = self._prefix_outputs()
+        leaves = tensors(place)
         return (
             self.batch_size > 1
-            and all(leaf.is_floating_point() for leaf in tensors(place))
-            and not self._sizes_tell(place, outputs)
-            and self._sizes_tell(place, [])
+            and all(leaf.is_floating_point() and tuple(leaf.shape).count(self.batch_size) == 1 for leaf in leaves)
+            and not self._sizes_tell(place, self._prefix_outputs())
+            and not self._size_is_elsewhere([])
         )
 
     def _sizes_tell(self, place: Structure, outputs: Sequence[Structure]) -> bool:
-        """Whether the size of an axis tells that it is that of the batch.
+        """Whether the size of an axis tells that it is that of the batch: it is the first, and nothing else has it."""
+        first = all(leaf.ndim > 0 and leaf.shape[0] == self.batch_size for leaf in tensors(place))
+        return first and not self._size_is_elsewhere([place, outputs])
 
-        It does where nothing else has that size: no weight or buffer, which a table of positions would be cut from, and
-        no other axis of the arguments, such as the length of the sequences.
-        """
+    def _size_is_elsewhere(self, values: Sequence[Structure]) -> bool:
+        """Whether anything else has the size of the batch: an axis, not the first, of ``values`` or of the arguments,
+        such as the length of sequences; or a weight or buffer, which a table of positions would be cut from."""
         size = self.batch_size
-        own = [axis for leaf in tensors((self._call_values(), place, outputs)) for axis in leaf.shape[1:]]
+        own = [axis for leaf in tensors((self._call_values(), values)) for axis in leaf.shape[1:]]
         tables = itertools.chain(self.model.parameters(), self.model.buffers())
-        return (
-            size not in own
-            and all(leaf.ndim > 0 and leaf.shape[0] == size for leaf in tensors(place))
-            and not any(size in table.shape for table in tables)
-        )
+        return size in own or any(size in table.shape for table in tables)
 
     def _call_values(self) -> list[Any]:
         return [self.call.forward, self.call.additional_args, dict(self.call.additional_kwargs)]
@@ -370,53 +338,54 @@ class LayerBound(Bound):
         return frozenset(id(module) for module in modules)
 
     def _replay_agrees(self, other: Point | None = None) -> bool:
-        """Whether a replay at the clean values gives the output of the first pass; behind those of ``other``, if given.
+        """Whether a replay at the clean values gives the output of the first pass; beside ``other`` copies, if given.
 
         On the way it finds which arguments, and which outputs of what it leaves out, are used; others are dropped.
         """
         for watch in (Watch(), None):
             try:
-                agrees = self._agrees(self._replayed(other, watch), other)
+                agrees = self._replay_gives_clean(other, watch)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception:
                 # A model whose modules hand each other values behind the scenes cannot be replayed in part.
                 agrees = False
             if agrees:
-                if watch is not None and self._whole:
-                    self._drop_all_but(watch.used, self._watched)
-                self._used = None if watch is None else watch.used
+                if watch is not None:
+                    self._drop_all_but(watch.used)
                 return True
-        if other is None and not self._agrees(self._run_clean(None, replay=False), None):
+        clean = [value.tensor for value in self.values]
+        if other is None and not same(self._run_points([clean], replay=False), self._output):
             warn_unsteady()
         return False
 
-    def _replayed(self, other: Point | None, watch: Watch | None) -> Any:
+    def _replay_gives_clean(self, other: Point | None, watch: Watch | None) -> bool:
+        clean: Point = [value.tensor for value in self.values]
+        orders: list[tuple[list[Point], int]] = [([clean], 0)]
+        if other is not None:
+            # With others on both sides, since what depends on the rows before it need not depend on those behind.
+            orders = [([other, clean], 1), ([clean, other], 0)]
+            if self._rows >= 3 * self.batch_size:
+                orders = [([other, clean, other], 1)]
+        return all(holds(self._replayed(points, watch), self._output, len(points), at) for points, at in orders)
+
+    def _replayed(self, points: Sequence[Point], watch: Watch | None) -> Any:
         try:
-            return self._run_clean(other, replay=True, watch=watch)
+            return self._run_points(points, replay=True, watch=watch)
         except Overwritten:
-            if not self._whole:
-                raise
             # Noted once more, with a copy of everything: this is what most models do not need.
             self._recording.prefix = self._look(self.call).prefix
-            return self._run_clean(other, replay=True, watch=watch)
+            return self._run_points(points, replay=True, watch=watch)
 
-    def _agrees(self, output: Any, other: Point | None) -> bool:
-        return same(output, self._output) if other is None else ends_with(output, self._output, 2)
-
-    def _run_clean(self, other: Point | None, replay: bool, watch: Watch | None = None) -> Any:
-        points = [] if other is None else [other]
-        points.append([value.tensor for value in self.values])
+    def _run_points(self, points: Sequence[Point], replay: bool, watch: Watch | None = None) -> Any:
         with torch.no_grad():
             return self._run(self._joined(points), len(points), replay, watch)
 
-    def _drop_all_but(self, used: Collection[Key] | None, watched: Collection[int]) -> None:
-        """Keep only what is ``used`` of the prefix, and of the arguments ``watched``; all if that is not known."""
-        if used is None:
-            return
+    def _drop_all_but(self, used: Collection[Key]) -> None:
+        """Keep only what is ``used`` of the prefix and the arguments."""
         for number, event in enumerate(self._recording.prefix or []):
             event.keep({index for at, index in used if at == number})
-        self._unread = frozenset(index for index in watched if (_ARGUMENTS, index) not in used)
+        self._unread = frozenset(index for index in self._watched if (_ARGUMENTS, index) not in used)
 
     def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
         """Where an argument is among those that the model is called with."""
@@ -429,17 +398,6 @@ class LayerBound(Bound):
             f"the forward argument {place.name!r} is to be explained, but is not among those that the extractors pass "
             f"({', '.join([*positional[: len(args)], *kwargs])}); add it to forward_arg_extractor"
         )
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Run compiled modules as they were written: inside compiled code there is no module to stand at."""
-    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    if set_stance is None or "torch._dynamo" not in sys.modules:
-        yield
-    else:
-        with set_stance("force_eager"):
-            yield
 
 
 def _holds_nan(output: Any) -> bool:

@@ -2,13 +2,14 @@
 
 import re
 import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
 import pnpx
-from pnpx.attributors.guard import left_as_found
+from pnpx.attributors.guard import left_as_found, uncompiled
 
 
 class Net(nn.Module):
@@ -275,3 +276,64 @@ def test_tables_in_two_threads():
             model(ids)
         assert torch.equal(model.words.weight, rescaled) and not torch.equal(rescaled, before)
     assert torch.equal(model.words.weight, before)
+
+
+class MakesABuffer(nn.Module):
+    def __init__(self, known):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        if known:
+            self.register_buffer("position", None)
+
+    def forward(self, x):
+        if getattr(self, "position", None) is None:
+            self.register_buffer("position", torch.zeros(len(x), 1), persistent=False)
+        return self.linear(x) + self.position[: len(x)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_buffers_that_a_pass_makes_do_not_stay(known, training):
+    model = MakesABuffer(known).train(training)
+    pnpx.SmoothGrad(model, n_iter=4).attribute(torch.randn(2, 3), 0)
+    assert dict(model.named_buffers()) == {} and model._non_persistent_buffers_set == set()
+    assert ("position" in model._buffers) is known and model.training is training
+
+
+def test_buffers_written_past_autograd_are_restored_in_their_own_memory():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 4)
+            self.register_buffer("count", torch.zeros(2))
+
+        def forward(self, x):
+            self.count.data += 1
+            return self.linear(x)
+
+    model = Counts()
+    first = model.count[:1]
+    pnpx.SmoothGrad(model, n_iter=4).attribute(torch.randn(2, 3), 0)
+    assert model.count.tolist() == [0, 0] and first.tolist() == [0]
+    model.count.add_(1)
+    assert first.tolist() == [1]  # still the same memory
+
+
+def test_two_threads_leave_compiling_on():
+    import torch._dynamo
+
+    before = torch._dynamo.eval_frame._stance.stance
+    barrier = threading.Barrier(2, timeout=20)
+
+    def explain(late):
+        with uncompiled():
+            barrier.wait()
+            if late:
+                time.sleep(0.2)
+
+    threads = [threading.Thread(target=explain, args=(late,)) for late in (False, True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch._dynamo.eval_frame._stance.stance == before

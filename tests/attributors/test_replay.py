@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -586,8 +587,8 @@ def test_out_of_memory_loses_no_draw_and_uses_none_twice(emptied):
     used = Counter(int((wanted - row).abs().sum(1).argmin()) for row in noisy)
     assert all((wanted - row).abs().sum(1).min() < 1e-6 for row in noisy)
     assert sorted(used) == list(range(10))
-    # One is met again by the check that several copies in a pass give what one gives.
-    assert sorted(used.values())[:-1] == [1] * 9 and max(used.values()) <= 2
+    # Two are met again by the check that several copies in a pass give what each alone gives.
+    assert sorted(used.values())[:-2] == [1] * 8 and max(used.values()) <= 2
 
 
 def test_out_of_memory_for_one_row_is_the_users(emptied):
@@ -616,8 +617,8 @@ class ReadsBefore(nn.Module):
         return self.head(self.body(hidden) * (stem + 1 if self.late else doubled))
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_what_is_changed_in_place_is_noted_as_whoever_reads_it_finds_it(late):
+@pytest.mark.parametrize("late, replays", [(False, True), (True, False)])
+def test_what_is_changed_in_place_after_it_was_read_is_noted_as_a_copy(late, replays):
     torch.manual_seed(0)
     model, x = ReadsBefore(late).double(), torch.randn(4, 3, dtype=torch.float64)
     explainer = pnpx.SmoothGrad(model, layer="body", n_iter=6, batch_size=8)
@@ -627,7 +628,7 @@ def test_what_is_changed_in_place_is_noted_as_whoever_reads_it_finds_it(late):
         aim = explainer.objective.aim(1, x, 4, lambda: bound.output)
         points = [[bound.values[0].tensor + shift] for shift in (0.1, 0.2)]
         bound.gradients(points, aim)
-        assert bound._replay is True and bound.several
+        assert bound._replay is replays and bound.several
 
 
 class Maps(nn.Module):
@@ -683,3 +684,123 @@ def test_where_the_axis_that_sizes_suggest_is_another_one_it_is_found_out():
     assert found.shape == (4, 4, 2)
     alone = [explainer.attribute(x[row : row + 1], 1) for row in range(4)]
     torch.testing.assert_close(found, torch.stack(alone).reshape(4, 4, 2))
+
+
+# Replays, and passes of several copies, that are wrong for some of the samples only, or for some of the copies.
+
+
+class CleansInPlace(nn.Module):
+    """What comes first changes the input in place, where a sample asks for it; the input is read again later."""
+
+    def __init__(self):
+        super().__init__()
+        self.clean, self.a, self.b, self.c = Clean(), nn.Linear(3, 7), nn.Linear(7, 4), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.b(torch.tanh(self.a(self.clean(x)))) * self.c(x))
+
+
+class Clean(nn.Module):
+    def forward(self, x):
+        return x.masked_fill_(x < -5, 0.0)
+
+
+class MasksAndMixes(nn.Module):
+    """Samples interact, but for one that is masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        mask = (x[:, :1] > -5).to(x)
+        hidden = torch.tanh(self.a(x))
+        mixed = (hidden * mask @ (hidden * mask).T).softmax(1) @ hidden
+        return self.b(hidden + mixed) * mask
+
+
+class SetsAMask(nn.Module):
+    """A module before the layer sets what one behind it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.encode, self.a, self.b = Encode(), nn.Linear(7, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.a(self.encode(x)))
+        return torch.tanh(self.b(hidden) * self.encode.mask)
+
+
+class Encode(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 7)
+
+    def forward(self, x):
+        self.mask = (x[:, :1] > -5).to(x) + 0.3
+        return self.linear(x)
+
+
+class ScalesData(nn.Module):
+    """Changes some rows of an earlier output behind autograd's back."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.a, self.b = nn.Linear(3, 7), nn.Linear(7, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        early = self.e(x)
+        hidden = torch.tanh(self.a(early * 1.5))
+        early.data[(x < -5).any(1)] *= 2
+        return self.b(torch.tanh(hidden * early))
+
+
+class Backwards(nn.Module):
+    """A running sum over the batch, from its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        return self.b(torch.tanh(self.a(x)).flip(0).cumsum(0).flip(0).tanh())
+
+
+class LaterAxis(nn.Module):
+    """The batch is the second axis of what it returns, and samples interact."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.a(x))
+        out = self.b((hidden - hidden.mean(0)).tanh())
+        return torch.stack([out, 2 * out, 3 * out])
+
+
+class AnObject(LaterAxis):
+    """Returns an object of no known kind."""
+
+    def forward(self, x):
+        return SimpleNamespace(logits=super().forward(x)[0])
+
+
+@pytest.mark.parametrize("layer", ["a", None])
+@pytest.mark.parametrize("special", [1, -1])
+@pytest.mark.parametrize(
+    "kind, options",
+    [(CleansInPlace, {}), (MasksAndMixes, {}), (SetsAMask, {}), (ScalesData, {}), (Backwards, {}),
+     (LaterAxis, {"output_extractor": lambda out: out[-1]}), (AnObject, {})],
+)  # fmt: skip
+def test_what_holds_for_some_samples_or_copies_is_not_taken_to_hold_for_all(kind, options, special, layer):
+    torch.manual_seed(0)
+    model, x = kind().double(), torch.randn(5, 3, dtype=torch.float64)
+    x[special, 0] = -9
+    explainer = SmoothGrad(model, layer=layer, n_iter=6, batch_size=100, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = replace(explainer, replay=False, batch_size=5).attribute(x, 0)
+        found = explainer.attribute(x, 0)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,77 @@
+"""Whether passes of a model agree: what it gives again, or for several copies of a batch, beside what one gives."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pnpx.structure import tensors
+
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
+
+
+def holds(several: Any, one: Any, copies: int, at: int) -> bool:
+    """Whether ``several``, the output for so many copies of a batch, holds ``one``, that of the copy ``at``.
+
+    What has no axis of the copies must be the same for all. Up to rounding.
+    """
+    if isinstance(one, list):  # an entry a sample, of any number of boxes
+        size = len(one)
+        return (
+            isinstance(several, list)
+            and len(several) == copies * size
+            and same(several[at * size : (at + 1) * size], one)
+        )
+    left, right = _seen(several), _seen(one)
+    if len(left) != len(right):
+        return False
+    return _all_close([_copy(leaf, alone, copies, at) for leaf, alone in zip(left, right, strict=True)], right)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two outputs hold the same floats, up to rounding."""
+    return _all_close(_seen(one), _seen(other))
+
+
+def _seen(output: Any) -> list[Tensor]:
+    """The tensors in an output; those that a plain object has as attributes, too."""
+    return tensors(output) or (tensors(vars(output)) if hasattr(output, "__dict__") else [])
+
+
+def _copy(leaf: Tensor, alone: Tensor, copies: int, at: int) -> Tensor:
+    for axis, size in enumerate(alone.shape):
+        if leaf.shape == (*alone.shape[:axis], copies * size, *alone.shape[axis + 1 :]):
+            return leaf.narrow(axis, at * size, size)
+    return leaf
+
+
+def _all_close(left: list[Tensor], right: list[Tensor]) -> bool:
+    # Where nothing is seen, nothing is shown.
+    return len(left) == len(right) > 0 and all(
+        a.shape == b.shape and (not b.is_floating_point() or close(a, b)) for a, b in zip(left, right, strict=True)
+    )
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of floats are the same up to rounding, of the largest in ``other``."""
+    if not one.numel():
+        return True
+    tolerance = _TOLERANCE.get(one.dtype, 0.05)
+    wide = torch.promote_types(one.dtype, torch.float32)
+    one, other = one.to(wide), other.to(wide)
+    finite = torch.isfinite(other)
+    if not torch.equal(finite, torch.isfinite(one)):
+        return False
+    scale = other[finite].abs().amax() if finite.any() else torch.zeros(())
+    return bool(((one - other)[finite].abs() <= tolerance * scale + 1e-12).all())
+
+
+def warn_unsteady() -> None:
+    """Say that the model does not repeat itself."""
+    warnings.warn(
+        "the model gives different outputs for the same input, although it is in eval mode; its explanation is that of "
+        "its random outputs, and not repeatable",
+        RuntimeWarning,
+        stacklevel=2,
+    )
