@@ -29,6 +29,36 @@ def holds(several: Any, one: Any, copies: int, at: int) -> bool:
     return _all_close([_copy(leaf, alone, copies, at) for leaf, alone in zip(left, right, strict=True)], right)
 
 
+def turns(several: Any, one: Any, size: int) -> bool:
+    """Whether ``several``, the output for two copies of a batch, holds ``one``, that of one, sample by sample in turn.
+
+    The first sample is that of the first copy, the second that of the second copy, the third that of the first again.
+    """
+    if isinstance(one, list):
+        if not isinstance(several, list):
+            return False
+        first, second = several[: len(one)], several[len(one) :]
+        taken = [(first, second)[row % 2][row] for row in range(len(one))]
+        return len(several) == 2 * len(one) == 2 * size and same(taken, one)
+    left, right = _seen(several), _seen(one)
+    if len(left) != len(right):
+        return False
+    taken = []
+    for leaf, alone in zip(left, right, strict=True):
+        copies = [_copy(leaf, alone, 2, at) for at in range(2)]
+        axes = [axis for axis in range(alone.ndim) if leaf.shape[axis : axis + 1] != alone.shape[axis : axis + 1]]
+        # Several rows a sample, such as windows of it, are those of one sample after those of another.
+        rows = alone.shape[axes[0]] // size if axes else 1
+        taken.append(in_turn(copies[0], copies[1], axes[0], rows) if axes and leaf is not copies[0] else leaf)
+    return _all_close(taken, right)
+
+
+def in_turn(one: Tensor, other: Tensor, axis: int, rows: int = 1) -> Tensor:
+    """The samples along ``axis``, so many rows each, of ``one`` and the ``other`` in turn."""
+    first = torch.arange(one.shape[axis], device=one.device) // max(rows, 1) % 2 == 0
+    return torch.where(first.reshape([-1 if index == axis else 1 for index in range(one.ndim)]), one, other)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two outputs hold the same floats, up to rounding."""
     return _all_close(_seen(one), _seen(other))

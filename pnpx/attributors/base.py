@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import close, holds
+from pnpx.attributors.agreement import close, holds, in_turn, turns
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call
 from pnpx.scores import Aim
@@ -203,17 +203,26 @@ class Bound(ABC):
         ]
 
     def _require_agreement(self, output: Any, points: Sequence[Point]) -> None:
-        """Require that ``output``, for all ``points`` in a pass, holds for some what each of these gives alone.
+        """Require that ``output``, for all ``points`` in a pass, holds what some of its samples give without others.
 
-        One between others tells for all: what depends on the rows before it or behind it, as a running sum over the
-        batch does, shows there. Of two, both are needed.
+        What depends on the rows before it or behind it, as a running sum over the batch does, shows in one between
+        others; of two, in the samples of both in turn.
         """
-        copies = len(points)
+        copies, middle = len(points), len(points) // 2
         with torch.no_grad():
-            for at in [copies // 2] if copies > 2 else range(copies):
-                alone = self.run(self._joined([points[at]]), 1)
-                if not holds(output, alone, copies, at):
-                    raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+            if copies == 2 and self.batch_size > 1:
+                alone = self.run(self._in_turn(points[0], points[1]), 1)
+                agrees = turns(output, alone, self.batch_size)
+            else:
+                alone = self.run(self._joined([points[middle]]), 1)
+                agrees = holds(output, alone, copies, middle)
+            if not agrees:
+                raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+
+    def _in_turn(self, one: Point, other: Point) -> list[Tensor]:
+        """The samples of two points in turn."""
+        pairs = zip(one, other, self.values, strict=True)
+        return [in_turn(left, right, value.axis or 0) for left, right, value in pairs]
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
         """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).

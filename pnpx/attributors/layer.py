@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import holds, same, warn_unsteady
+from pnpx.attributors.agreement import holds, same, turns, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound, Point, explainable
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked, uncompiled
@@ -361,13 +361,17 @@ class LayerBound(Bound):
 
     def _replay_gives_clean(self, other: Point | None, watch: Watch | None) -> bool:
         clean: Point = [value.tensor for value in self.values]
-        orders: list[tuple[list[Point], int]] = [([clean], 0)]
-        if other is not None:
-            # With others on both sides, since what depends on the rows before it need not depend on those behind.
-            orders = [([other, clean], 1), ([clean, other], 0)]
-            if self._rows >= 3 * self.batch_size:
-                orders = [([other, clean, other], 1)]
-        return all(holds(self._replayed(points, watch), self._output, len(points), at) for points, at in orders)
+        if other is None:
+            return holds(self._replayed([clean], watch), self._output, 1, 0)
+        # With others on both sides, since what depends on the rows before it need not depend on those behind: in one
+        # pass of three copies, or else of two whose samples are clean in turn.
+        if self._rows >= 3 * self.batch_size:
+            return holds(self._replayed([other, clean, other], watch), self._output, 3, 1)
+        if self.batch_size > 1:
+            mixed = [self._in_turn(clean, other), self._in_turn(other, clean)]
+            return turns(self._replayed(mixed, watch), self._output, self.batch_size)
+        orders: list[tuple[list[Point], int]] = [([other, clean], 1), ([clean, other], 0)]
+        return all(holds(self._replayed(points, watch), self._output, 2, at) for points, at in orders)
 
     def _replayed(self, points: Sequence[Point], watch: Watch | None) -> Any:
         try:
