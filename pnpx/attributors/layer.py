@@ -269,8 +269,17 @@ class LayerBound(Bound):
         such as the length of sequences; or a weight or buffer, which a table of positions would be cut from."""
         size = self.batch_size
         own = [axis for leaf in tensors((self._call_values(), values)) for axis in leaf.shape[1:]]
-        tables = itertools.chain(self.model.parameters(), self.model.buffers())
-        return size in own or any(size in table.shape for table in tables)
+        return size in own or size in self._sizes_of_tables
+
+    @cached_property
+    def _sizes_of_tables(self) -> frozenset[int]:
+        """The sizes of the axes of weights and buffers."""
+        held = (
+            table
+            for module in self.model.modules()
+            for table in (*module._parameters.values(), *module._buffers.values())
+        )
+        return frozenset(size for table in held if table is not None for size in table.shape)
 
     def _call_values(self) -> list[Any]:
         return [self.call.forward, self.call.additional_args, dict(self.call.additional_kwargs)]
