@@ -12,6 +12,7 @@ from torch import Tensor
 from pnpx.extractors import LABELS
 from pnpx.text.encoded import Encoded, decoded
 from pnpx.text.replacement import special_ids
+from pnpx.text.tokenizing import Tokens, bare_ids, tokens_of, tokens_of_all
 
 Texts: TypeAlias = Any
 """A text, a pair (a tuple of two), a list of words in a list, a list of these, token ids in a mapping, or a list of
@@ -64,7 +65,7 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | N
         raise TypeError(f"{_FORMS}, but got a {type(inputs).__name__}")
     several = [inputs] if is_single(inputs) else inputs
     found = []
-    tokens = _all_tokens(tokenizer, several)
+    tokens = tokens_of_all(tokenizer, several)
     for number, one in enumerate(several):
         if isinstance(one, Mapping):
             rows = _read_ids(tokenizer, one, limit, known)
@@ -92,7 +93,7 @@ def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Readin
             raise ValueError(f"a target of generation is one text, but the mapping holds {len(readings)}")
         return readings[0]
     if isinstance(target, str):
-        ids = torch.tensor(tokenizer(target, add_special_tokens=False)["input_ids"], dtype=torch.long)
+        ids = torch.tensor(bare_ids(tokenizer, target), dtype=torch.long)
         if not ids.numel():
             raise ValueError(f"a target of generation must have at least one token, but {target!r} has none")
     else:
@@ -108,29 +109,8 @@ def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Readin
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
 
 
-_Tokens: TypeAlias = tuple[dict[str, Any], Any]
-"""What a tokenizer gives for one text: a list of numbers, one a token, by name; and its encoding, if it is fast."""
-
-
-def _all_tokens(tokenizer: Any, several: Sequence[Any]) -> list[_Tokens | None]:
-    """The tokens of plain texts, made in one go, which is faster; None where texts are given in several forms."""
-    if len(several) < 2 or not all(isinstance(one, str) and one.strip() for one in several):
-        return [None] * len(several)
-    batch = tokenizer(list(several), verbose=False)
-    encodings = getattr(batch, "encodings", None) or [None] * len(several)
-    return [
-        ({name: values[row] for name, values in batch.items() if len(values) == len(several)}, encodings[row])
-        for row in range(len(several))
-    ]
-
-
-def _tokens(tokenizer: Any, texts: tuple[Any, ...], **options: Any) -> _Tokens:
-    batch = tokenizer(*texts, is_split_into_words=isinstance(texts[0], list), **options)
-    return dict(batch), (getattr(batch, "encodings", None) or [None])[0]
-
-
 def _read_text(
-    tokenizer: Any, one: Any, number: int, limit: int | None, known: int | None, tokens: _Tokens | None
+    tokenizer: Any, one: Any, number: int, limit: int | None, known: int | None, tokens: Tokens | None
 ) -> Reading:
     texts: tuple[Any, ...] = one if isinstance(one, tuple) and len(one) == 2 else (one,)
     in_words = isinstance(texts[0], list)
@@ -140,12 +120,12 @@ def _read_text(
         )
     if not any("".join(text).strip() for text in texts):
         raise ValueError(f"input {number} is empty, so there is nothing to explain; leave it out")
-    batch, encoding = tokens or _tokens(tokenizer, texts, verbose=False)
+    batch, encoding = tokens or tokens_of(tokenizer, texts, verbose=False)
     length = len(batch["input_ids"])
     if not length:
         raise ValueError(f"the tokenizer finds no token in input {number}, {one!r:.60}; leave it out")
     if limit is not None and length > limit:
-        batch, encoding = _tokens(tokenizer, texts, truncation=True, max_length=limit)
+        batch, encoding = tokens_of(tokenizer, texts, truncation=True, max_length=limit)
         kept = len(batch["input_ids"])
         warnings.warn(
             f"input {number} has {length} tokens, but the model reads {limit}: {length - kept} of them are left out",
