@@ -12,6 +12,7 @@ from pnpx.text.reading import Reading
 from pnpx.text.returned import SPAN, logits_of, span_of
 from pnpx.text.targets import Outputs, classes_of, plain
 from pnpx.text.tasks import Kind, Task
+from pnpx.text.tokenizing import bare_ids
 
 
 def targets_of(targets: Any, n_texts: int, single: bool, kind: Kind) -> list[Any]:
@@ -132,7 +133,7 @@ def _token(tokenizer: Any, target: Any, count: int) -> int:
     vocabulary = tokenizer.get_vocab()
     if target in vocabulary:
         return int(vocabulary[target])
-    ids = tokenizer(target, add_special_tokens=False)["input_ids"]
+    ids = bare_ids(tokenizer, target)
     if len(ids) == 1 and ids[0] != getattr(tokenizer, "unk_token_id", None):
         return int(ids[0])
     raise ValueError(

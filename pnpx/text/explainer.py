@@ -15,13 +15,14 @@ from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS
 from pnpx.text.batching import padded
 from pnpx.text.choice import targets_of
 from pnpx.text.classification import classified
+from pnpx.text.generation import count_of
 from pnpx.text.granularity import GRANULARITIES, Granularity
 from pnpx.text.positions import explained
-from pnpx.text.reading import Reading, Texts, is_single, read
+from pnpx.text.reading import Reading, Texts, fitted, is_single, read, shortened
 from pnpx.text.record import TextExplanation
 from pnpx.text.replacement import Absent, Replacement, absent, special_ids
 from pnpx.text.targets import classes_of, label_names
-from pnpx.text.tasks import configuration, detect, known_tokens, length_limit
+from pnpx.text.tasks import Task, configuration, detect, known_tokens, length_limit
 
 _OWN = ("granularity", "aggregation", "reduce", "replacement")
 _GIVEN = {
@@ -156,20 +157,25 @@ nearest: 'word'
             ValueError, TypeError: a text is empty or no text; a target is none of the model's; there are not as many
                 targets as texts.
         """
-        readings = read(self.tokenizer, texts, self.limit, known_tokens(self.model))
+        readings = read(self.tokenizer, texts, None, known_tokens(self.model))
         if not readings:
             return []
-        readings = self._passed(readings)
-        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
-        first = {name: value.to(device) for name, value in padded(readings[:1], self.pad).items()}
-        task = detect(self.model, first)
+        task = self._task(readings[0])
         single = is_single(texts)
         if generation and task.kind not in ("causal", "encoder_decoder"):
             raise TypeError(f"{next(iter(generation))!r} is for models that generate, but this one does not")
         if task.kind == "sequence":
+            readings = self._fitting(readings, [None] * len(readings))
             wanted = classes_of(targets, len(readings), single, self.labels, task.classes)
             return classified(self, readings, wanted, task)
         of_each = targets_of(targets, len(readings), single, task.kind)
+        following: list[int | None] = [None] * len(readings)
+        if task.kind == "causal":  # which reads prompt and continuation together
+            following = [
+                count_of(self.model, self.tokenizer, reading, target, generation)
+                for reading, target in zip(readings, of_each, strict=True)
+            ]
+        readings = self._fitting(readings, following)
         return [
             explained(self, reading, target, task, generation)
             for reading, target in zip(readings, of_each, strict=True)
@@ -230,6 +236,19 @@ nearest: 'word'
         special = special_ids(self.tokenizer)
         held = {place for place, token in enumerate(reading.ids.tolist()) if token in special}
         return held | {piece.position for piece in reading.encoded.pieces() if piece.sequence is None}
+
+    def _task(self, reading: Reading) -> Task:
+        """What the model does, tried out on a text, or on as many of its tokens as the model reads."""
+        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        first = padded(self._passed([shortened(self.tokenizer, reading, 0, self.limit)]), self.pad)
+        return detect(self.model, {name: value.to(device) for name, value in first.items()})
+
+    def _fitting(self, readings: list[Reading], following: list[int | None]) -> list[Reading]:
+        """The readings, cut where the model reads no more, with so many tokens that follow on each."""
+        found = []
+        for number, (reading, count) in enumerate(zip(readings, following, strict=True)):
+            found.append(fitted(self.tokenizer, reading, number, self.limit, count, stacklevel=4))
+        return self._passed(found)
 
     def _passed(self, readings: list[Reading]) -> list[Reading]:
         """The readings, with what the model's ``forward`` takes: tokenizers may give more."""

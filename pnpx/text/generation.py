@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors import left_as_found
+from pnpx.attributors import left_as_found, unwrapped
 from pnpx.text.reading import Reading, read_target
 from pnpx.text.tasks import Task, configuration, known_tokens
+from pnpx.text.tokenizing import tokenizer_as_found
+
+_BY_DEFAULT = 20
+"""How many tokens transformers' ``generate`` makes where nothing says how many."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,13 @@ class Contrast:
 
 
 def continuation(
-    model: nn.Module, tokenizer: Any, reading: Reading, target: Any, task: Task, arguments: dict[str, Any]
+    model: nn.Module,
+    tokenizer: Any,
+    reading: Reading,
+    target: Any,
+    task: Task,
+    arguments: dict[str, Any],
+    limit: int | None = None,
 ) -> tuple[Reading, Tensor | None]:
     """The tokens that follow a prompt, and those that each of them is contrasted with, (length,), or None.
 
@@ -35,9 +45,10 @@ def continuation(
         target: a text, token ids, a `Contrast`, or None.
         task: what the model does.
         arguments: of the model's ``generate``.
+        limit: the most tokens that the model reads.
     """
     if target is None:
-        return generated(model, tokenizer, reading, task.kind == "encoder_decoder", arguments), None
+        return generated(model, tokenizer, reading, task.kind == "encoder_decoder", arguments, limit), None
     if arguments:
         raise TypeError(f"{next(iter(arguments))!r} is for generating, but targets were given; leave one out")
     if not isinstance(target, Contrast):
@@ -47,25 +58,76 @@ def continuation(
     return read_target(tokenizer, this.ids[:count]), other.ids[:count]
 
 
+def count_of(model: nn.Module, tokenizer: Any, reading: Reading, target: Any, arguments: dict[str, Any]) -> int:
+    """How many tokens will follow a prompt; of what is to be generated the most that are asked for, or 1.
+
+    A prompt of token ids is not shortened for what may come, as the model may stop before.
+    """
+    if isinstance(target, Contrast):
+        return min(count_of(model, tokenizer, reading, one, arguments) for one in (target.this, target.rather_than))
+    if target is not None:
+        return len(read_target(tokenizer, target, known_tokens(model)))
+    asked = _asked(generator(model), arguments, "max_new_tokens") if reading.source else None
+    return int(asked) if isinstance(asked, int) and asked > 0 else 1
+
+
+def generator(model: nn.Module) -> nn.Module | None:
+    """The module that generates: the model, or the first one in it that has a ``generate``; None if there is none."""
+    modules = (unwrapped(model), *model.modules())
+    return next((module for module in modules if callable(getattr(module, "generate", None))), None)
+
+
 def generated(
-    model: nn.Module, tokenizer: Any, reading: Reading, encoder_decoder: bool, arguments: dict[str, Any]
+    model: nn.Module,
+    tokenizer: Any,
+    reading: Reading,
+    encoder_decoder: bool,
+    arguments: dict[str, Any],
+    limit: int | None = None,
 ) -> Reading:
     """What the model generates for a prompt, with the ``arguments`` of its ``generate``.
 
     Raises:
         TypeError: the model cannot generate.
-        ValueError: it generates nothing.
+        ValueError: it generates nothing, or several continuations.
     """
-    generate: Any = getattr(model, "generate", None)
-    if not callable(generate):
+    owner: Any = generator(model)
+    if owner is None:
         raise TypeError("targets=None needs a model that can generate, but this one has no `generate`; give targets")
+    _require_one(_asked(owner, arguments, "num_return_sequences") or 1)
     ids = reading.ids[None].to(next(model.parameters()).device)
-    with torch.inference_mode(False), left_as_found(model), torch.no_grad():
-        sequences: Tensor = generate(input_ids=ids, attention_mask=torch.ones_like(ids), **arguments)
+    more: dict[str, Any] = {}
+    if _asked(owner, arguments, "stop_strings") is not None:
+        more["tokenizer"] = tokenizer
+    lengths = ("max_new_tokens", "max_length", "max_time", "stopping_criteria")
+    if not encoder_decoder and limit is not None and all(_asked(owner, arguments, name) is None for name in lengths):
+        room = limit - ids.shape[1]
+        if room < _BY_DEFAULT:
+            more["max_new_tokens"] = max(room, 1)
+    with torch.inference_mode(False), left_as_found(model), torch.no_grad(), tokenizer_as_found(tokenizer):
+        found = owner.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **{**more, **arguments})
+    sequences: Tensor = getattr(found, "sequences", found)  # with return_dict_in_generate they are in a mapping
+    _require_one(len(sequences))
     new = sequences[0, 1:] if encoder_decoder else sequences[0, ids.shape[1] :]
     if not new.numel():
         raise ValueError("the model generated no token; give targets, or other arguments of its generate")
     return read_target(tokenizer, new.cpu())
+
+
+def _asked(owner: Any, arguments: dict[str, Any], name: str) -> Any:
+    """An argument of ``generate``: as it is given, in the configuration given, or in the model's own."""
+    given = arguments.get(name)
+    for config in (arguments.get("generation_config"), getattr(owner, "generation_config", None)):
+        given = getattr(config, name, None) if given is None else given
+    return given
+
+
+def _require_one(count: int) -> None:
+    if count != 1:
+        raise ValueError(
+            f"a prompt has one continuation, but num_return_sequences={count} asks for several; give what the model "
+            "generated as targets, each with the prompt"
+        )
 
 
 def shifted(model: nn.Module, target: Tensor) -> Tensor:

@@ -68,9 +68,9 @@ def explained(
 
 def _generating(explain: "TextExplainer", reading: Reading, target: Any, task: Task, generation: dict[str, Any]) -> Job:
     """What is to be explained of a continuation: each of its tokens, by the prompt and the tokens before it."""
-    following, against = continuation(explain.model, explain.tokenizer, reading, target, task, generation)
-    count, length = len(following), len(reading)
     limit = explain.limit
+    following, against = continuation(explain.model, explain.tokenizer, reading, target, task, generation, limit)
+    count, length = len(following), len(reading)
     if task.kind == "causal" and limit is not None and length + count > limit:
         raise ValueError(
             f"the prompt has {length} tokens and what follows {count}, but the model reads {limit} together; shorten "

@@ -12,6 +12,7 @@ from torch import Tensor
 from pnpx.extractors import LABELS
 from pnpx.text.encoded import Encoded, decoded
 from pnpx.text.replacement import special_ids
+from pnpx.text.tokenizing import Tokens, bare_ids, tokens_of, tokens_of_all
 
 Texts: TypeAlias = Any
 """A text, a pair (a tuple of two), a list of words in a list, a list of these, token ids in a mapping, or a list of
@@ -31,6 +32,8 @@ class Reading:
     ids: Tensor
     encoded: Encoded
     extras: dict[str, Tensor] = field(default_factory=dict)
+    source: tuple[Any, ...] = ()
+    """The text or the pair that it was made of; empty where token ids were given."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,15 +62,17 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | N
         ValueError: an input is empty, or ids are more than the model reads, or none that it knows.
     """
     if isinstance(inputs, Mapping):
-        return _read_ids(tokenizer, inputs, limit, known)
+        return [
+            fitted(tokenizer, one, row, limit) for row, one in enumerate(_read_ids(tokenizer, inputs, known))
+        ]
     if not isinstance(inputs, (str, list, tuple)):
         raise TypeError(f"{_FORMS}, but got a {type(inputs).__name__}")
     several = [inputs] if is_single(inputs) else inputs
     found = []
-    tokens = _all_tokens(tokenizer, several)
+    tokens = tokens_of_all(tokenizer, several)
     for number, one in enumerate(several):
         if isinstance(one, Mapping):
-            rows = _read_ids(tokenizer, one, limit, known)
+            rows = _read_ids(tokenizer, one, known)
             if len(rows) != 1:
                 raise ValueError(
                     f"in a list each mapping must hold one text, but that of input {number} holds "
@@ -75,8 +80,70 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | N
                 )
             found += rows
         else:
-            found.append(_read_text(tokenizer, one, number, limit, known, tokens[number]))
-    return found
+            found.append(_read_text(tokenizer, one, number, known, tokens[number]))
+    return [fitted(tokenizer, one, number, limit) for number, one in enumerate(found)]
+
+
+def fitted(
+    tokenizer: Any,
+    reading: Reading,
+    number: int,
+    limit: int | None,
+    following: int | None = None,
+    stacklevel: int = 3,
+) -> Reading:
+    """The reading, or, where it is too long for the model, the tokens of as much of its text as the model reads.
+
+    Which end is cut is what the tokenizer's ``truncation_side`` says.
+
+    Args:
+        tokenizer: of transformers.
+        reading: what is read.
+        number: which of the inputs it is.
+        limit: the most tokens that the model reads.
+        following: how many tokens the model reads behind these, of a continuation; None: there is none.
+        stacklevel: of the warning.
+
+    Raises:
+        ValueError: token ids are more than the model reads: these are taken as they are. What follows leaves no room.
+    """
+    length = len(reading)
+    if limit is None or length + (following or 0) <= limit:
+        return reading
+    room = limit - (following or 0)
+    if following is not None and (not reading.source or room <= _added(tokenizer, reading)):
+        raise ValueError(
+            f"the prompt has {length} tokens and what follows {following}, but the model reads {limit} together; "
+            "shorten one of them"
+        )
+    cut = shortened(tokenizer, reading, number, room)
+    more = "" if following is None else f" with the {following} that follow"
+    warnings.warn(
+        f"input {number} has {length} tokens, but the model reads {limit}{more}: {length - len(cut)} of them are left "
+        "out",
+        UserWarning,
+        stacklevel=stacklevel,
+    )
+    return cut
+
+
+def shortened(tokenizer: Any, reading: Reading, number: int, room: int | None) -> Reading:
+    """The reading, or, where it has more tokens than there is ``room`` for, those of as much of its text as fits.
+
+    Raises:
+        ValueError: token ids are more, which are taken as they are.
+    """
+    if room is None or len(reading) <= room:
+        return reading
+    if not reading.source:
+        raise ValueError(f"row {number} of the batch has {len(reading)} tokens, but the model reads {room}")
+    batch, encoding = tokens_of(tokenizer, reading.source, truncation=True, max_length=room)
+    return _reading(tokenizer, reading.source, batch, encoding)
+
+
+def _added(tokenizer: Any, reading: Reading) -> int:
+    """How many tokens the tokenizer puts around what was given."""
+    return int(tokenizer.num_special_tokens_to_add(pair=len(reading.source) == 2))
 
 
 def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Reading:
@@ -87,12 +154,12 @@ def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Readin
         ValueError: there is no token in it, or one that is none of the ``known`` first, those of the model.
     """
     if isinstance(target, Mapping):
-        readings = _read_ids(tokenizer, target, None, known)
+        readings = _read_ids(tokenizer, target, known)
         if len(readings) != 1:
             raise ValueError(f"a target of generation is one text, but the mapping holds {len(readings)}")
         return readings[0]
     if isinstance(target, str):
-        ids = torch.tensor(tokenizer(target, add_special_tokens=False)["input_ids"], dtype=torch.long)
+        ids = torch.tensor(bare_ids(tokenizer, target), dtype=torch.long)
         if not ids.numel():
             raise ValueError(f"a target of generation must have at least one token, but {target!r} has none")
     else:
@@ -108,29 +175,8 @@ def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Readin
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
 
 
-_Tokens: TypeAlias = tuple[dict[str, Any], Any]
-"""What a tokenizer gives for one text: a list of numbers, one a token, by name; and its encoding, if it is fast."""
-
-
-def _all_tokens(tokenizer: Any, several: Sequence[Any]) -> list[_Tokens | None]:
-    """The tokens of plain texts, made in one go, which is faster; None where texts are given in several forms."""
-    if len(several) < 2 or not all(isinstance(one, str) and one.strip() for one in several):
-        return [None] * len(several)
-    batch = tokenizer(list(several), verbose=False)
-    encodings = getattr(batch, "encodings", None) or [None] * len(several)
-    return [
-        ({name: values[row] for name, values in batch.items() if len(values) == len(several)}, encodings[row])
-        for row in range(len(several))
-    ]
-
-
-def _tokens(tokenizer: Any, texts: tuple[Any, ...], **options: Any) -> _Tokens:
-    batch = tokenizer(*texts, is_split_into_words=isinstance(texts[0], list), **options)
-    return dict(batch), (getattr(batch, "encodings", None) or [None])[0]
-
-
 def _read_text(
-    tokenizer: Any, one: Any, number: int, limit: int | None, known: int | None, tokens: _Tokens | None
+    tokenizer: Any, one: Any, number: int, known: int | None, tokens: Tokens | None
 ) -> Reading:
     texts: tuple[Any, ...] = one if isinstance(one, tuple) and len(one) == 2 else (one,)
     in_words = isinstance(texts[0], list)
@@ -140,28 +186,23 @@ def _read_text(
         )
     if not any("".join(text).strip() for text in texts):
         raise ValueError(f"input {number} is empty, so there is nothing to explain; leave it out")
-    batch, encoding = tokens or _tokens(tokenizer, texts, verbose=False)
-    length = len(batch["input_ids"])
-    if not length:
+    batch, encoding = tokens or tokens_of(tokenizer, texts, verbose=False)
+    if not len(batch["input_ids"]):
         raise ValueError(f"the tokenizer finds no token in input {number}, {one!r:.60}; leave it out")
-    if limit is not None and length > limit:
-        batch, encoding = _tokens(tokenizer, texts, truncation=True, max_length=limit)
-        kept = len(batch["input_ids"])
-        warnings.warn(
-            f"input {number} has {length} tokens, but the model reads {limit}: {length - kept} of them are left out",
-            UserWarning,
-            stacklevel=4,
-        )
+    reading = _reading(tokenizer, texts, batch, encoding)
+    _require_known(reading.ids, known, f"input {number}")
+    return reading
+
+
+def _reading(tokenizer: Any, texts: tuple[Any, ...], batch: Mapping[str, Any], encoding: Any) -> Reading:
     ids = torch.tensor(batch["input_ids"], dtype=torch.long)
-    _require_known(ids, known, f"input {number}")
     extras = {
         name: torch.tensor(values)
         for name, values in batch.items()
         if name not in _NOT_READ and len(values) == len(ids)
     }
-    if encoding is not None:
-        return Reading(ids, Encoded.of(encoding, texts), extras)
-    return Reading(ids, _from_pieces(tokenizer, ids.tolist()), extras)
+    encoded = _from_pieces(tokenizer, ids.tolist()) if encoding is None else Encoded.of(encoding, texts)
+    return Reading(ids, encoded, extras, texts)
 
 
 def _require_known(ids: Tensor, count: int | None, what: str) -> None:
@@ -178,7 +219,7 @@ def _is_text(part: Any, in_words: bool) -> bool:
     return isinstance(part, str)
 
 
-def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None, known: int | None) -> list[Reading]:
+def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], known: int | None) -> list[Reading]:
     if "input_ids" not in inputs:
         raise ValueError(f"a mapping as input must have 'input_ids', but has {', '.join(map(repr, inputs))}")
     rows = _rows(inputs["input_ids"], "input_ids")
@@ -198,8 +239,6 @@ def _read_ids(tokenizer: Any, inputs: Mapping[str, Any], limit: int | None, know
         keep = torch.ones_like(ids, dtype=torch.bool) if masks is None else masks[row] > 0
         if not keep.any():
             raise ValueError(f"row {row} of the batch is empty, or all padding: its attention_mask is 0 everywhere")
-        if limit is not None and int(keep.sum()) > limit:
-            raise ValueError(f"row {row} of the batch has {int(keep.sum())} tokens, but the model reads {limit}")
         mask, sequences = None if flags is None else flags[row][keep].tolist(), None
         if encodings is not None and len(encodings) == len(rows) and len(encodings[row].ids) == len(ids):
             places = keep.nonzero()[:, 0].tolist()

@@ -1,5 +1,6 @@
 """Explanations of what a model generates, against autograd and the model's own generate."""
 
+import copy
 import re
 import warnings
 
@@ -250,7 +251,7 @@ def test_one_continuation_or_one_for_each_prompt(tokenizer):
     (torch.tensor([True]), TypeError, "a target of generation is a text or token ids (length,), but got"),
     ([99], ValueError, "a target must be of token ids from 0 to 17, which the model knows, but has 99"),
     ([-100, 3], ValueError, "a target must be of token ids from 0 to 17, which the model knows, but has -100"),
-    ([8] * 22, ValueError, "the prompt has 3 tokens and what follows 22, but the model reads 24 together; shorten one"),
+    ([8] * 23, ValueError, "the prompt has 3 tokens and what follows 23, but the model reads 24 together; shorten one"),
     ({"ids": [3]}, ValueError, "a mapping as input must have 'input_ids', but has 'ids'"),
 ])  # fmt: skip
 def test_wrong_targets(tokenizer, targets, error, message):
@@ -268,10 +269,14 @@ def test_wrong_calls(tokenizer):
     class Silent(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = gpt2()
+            whole = gpt2()
+            self.inner, self.head = whole.transformer, whole.lm_head
 
         def forward(self, input_ids, attention_mask=None):
-            return self.inner(input_ids, attention_mask=attention_mask)
+            return self.head(self.inner(input_ids, attention_mask=attention_mask).last_hidden_state)
+
+        def get_output_embeddings(self):
+            return self.head
 
     wrapped = TextExplainer(pnpx.Gradient, Silent(), tokenizer)
     with pytest.raises(TypeError, match="targets=None needs a model that can generate, but this one has no `generate`"):
@@ -279,3 +284,102 @@ def test_wrong_calls(tokenizer):
     torch.testing.assert_close(
         wrapped("a film", targets="of rare")[0].scores, explain("a film", targets="of rare")[0].scores
     )
+
+
+@pytest.mark.parametrize("build", [gpt2, llama])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_prompt_is_cut_to_leave_room_for_what_follows(tokenizer, build, side):
+    words = ["of"] * 10 + ["film"] * 20 + ["paris"] * 10
+    text, model, tokenizer = " ".join(words), build(), copy.deepcopy(tokenizer)
+    tokenizer.truncation_side = side
+    explain = TextExplainer(pnpx.Gradient, model, tokenizer, granularity="all_tokens", reduce="l2")
+
+    def kept(room):
+        inside = words[: room - 1] if side == "right" else words[len(words) - room + 1 :]
+        return ids_of(" ".join(["<s>", *inside]))
+
+    def check(found, room):
+        prompt, target = kept(room), list(found.targets)
+        assert [unit.text for unit in found.units[:room]] == [WORDS[token] for token in prompt]
+        torch.testing.assert_close(found.scores, rows(model, prompt, target), **CLOSE)
+
+    for target, count in (("rare beauty is", 3), (torch.tensor([8]), 1)):
+        said = rf"^input 1 has 41 tokens, but the model reads 24 with the {count} that follow: {17 + count} of them are"
+        with pytest.warns(UserWarning, match=said) as warned:
+            _, found = explain(["a film", text], targets=target)
+        assert len(warned) == 1 and warned[0].filename == __file__
+        assert list(found.targets) == (ids_of(target) if isinstance(target, str) else target.tolist())
+        check(found, 24 - count)
+    contrast = Contrast("rare beauty is", "ten minutes")
+    with pytest.warns(UserWarning, match="with the 2 that follow: 19 of them are left out$"):
+        (found,) = explain(text, targets=contrast)
+    assert len(found.units) == 24
+    with pytest.warns(UserWarning, match="with the 5 that follow: 22 of them are left out$"):
+        (found,) = explain(text, max_new_tokens=5, do_sample=False, eos_token_id=None)
+    expected = model.generate(torch.tensor([kept(19)]), max_new_tokens=5, do_sample=False, eos_token_id=None)
+    assert list(found.targets) == expected[0, 19:].tolist()
+    check(found, 19)
+    with pytest.warns(UserWarning, match="with the 1 that follow: 18 of them are left out$"):
+        (found,) = explain(text, do_sample=False)
+    assert len(found.targets) == 1
+    check(found, 23)
+    with pytest.raises(ValueError, match=r"^the prompt has 41 tokens and what follows 23, but the model reads 24"):
+        explain(text, max_new_tokens=23)
+    with pytest.raises(ValueError, match=r"^the prompt has 24 tokens and what follows 1, but the model reads 24"):
+        explain({"input_ids": [8] * 24}, targets=[9])
+
+
+def test_what_generates_inside_of_others(tokenizer):
+    class Holder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = gpt2()
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.inner(input_ids, attention_mask=attention_mask)
+
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    expected = gpt2().generate(**tokenizer("a film of", return_tensors="pt"), **options)[0, 4:].tolist()
+    alone = TextExplainer(pnpx.Gradient, gpt2(), tokenizer)("a film of", targets=expected)[0]
+    for model in (torch.nn.DataParallel(gpt2()), Holder(), torch.nn.DataParallel(Holder())):
+        (found,) = TextExplainer(pnpx.Gradient, model, tokenizer)("a film of", **options)
+        assert list(found.targets) == expected
+        torch.testing.assert_close(found.scores, alone.scores)
+
+
+def test_arguments_of_generate(tokenizer):
+    model = gpt2()
+    explain, options = TextExplainer(pnpx.Gradient, model, tokenizer), {"do_sample": False, "eos_token_id": None}
+    prompt = tokenizer("a film of", return_tensors="pt")
+    new = model.generate(**prompt, max_new_tokens=5, **options)[0, 4:].tolist()
+    (found,) = explain("a film of", max_new_tokens=5, return_dict_in_generate=True, output_scores=True, **options)
+    assert list(found.targets) == new
+    several = {"num_return_sequences": 3, "num_beams": 3}
+    for given in (several, {"generation_config": transformers.GenerationConfig(max_new_tokens=2, **several)}):
+        with pytest.raises(ValueError, match=r"^a prompt has one continuation, but num_return_sequences=3 asks for"):
+            explain("a film of", **given)
+
+
+def test_strings_to_stop_at():
+    letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = tokenizers.Tokenizer(tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24)
+    words = tokenizer.backend_tokenizer
+    words.enable_truncation(20)
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=256, n_embd=16, n_layer=1, n_head=2, n_positions=24, pad_token_id=0)
+    model = transformers.GPT2LMHeadModel(config).double().eval()
+    with torch.no_grad():  # it says but "b"
+        model.lm_head.weight.copy_(torch.zeros(256, 16))
+        model.lm_head.weight[letters.index("b")] = 1.0
+        model.transformer.ln_f.bias.fill_(1.0)
+    explain = TextExplainer(pnpx.Gradient, model, tokenizer)
+    before, options = words.to_str(), {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    assert explain("a", **options)[0].generated == ("b",) * 5
+    for more in ({}, {"tokenizer": tokenizer}):
+        assert explain("a", stop_strings=["bb"], **more, **options)[0].generated == ("b",) * 2
+    own = transformers.GenerationConfig(stop_strings=["bb"], **options)
+    assert explain("a", generation_config=own)[0].generated == ("b",) * 2
+    assert words.to_str() == before

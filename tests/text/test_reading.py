@@ -189,6 +189,28 @@ def test_too_long_is_truncated_and_said_once(tokenizer, explain):
         explain(tokenizer([TEXTS[0], text]), targets=1)
 
 
+@pytest.mark.parametrize("own", [None, {"max_length": 5, "stride": 1, "strategy": "only_first", "direction": "left"}])
+@pytest.mark.parametrize("padding", [None, {"length": 30, "pad_id": 0, "pad_token": "[PAD]", "direction": "left"}])
+def test_truncation_and_padding_of_the_tokenizer_stay(own, padding):
+    tokenizer = tokenizer_with("unk", "pad", "cls", "sep", "mask")
+    backend = tokenizer.backend_tokenizer
+    if own is not None:
+        backend.enable_truncation(**own)
+    if padding is not None:
+        backend.enable_padding(**padding)
+    before = backend.to_str()
+    expected = TextExplainer(pnpx.Gradient, bert(), tokenizer_with("unk", "pad", "cls", "sep", "mask"))(TEXTS)
+    explain = TextExplainer(pnpx.Gradient, bert(), tokenizer)
+    same(explain(TEXTS), expected)  # the whole texts, whatever the tokenizer's own truncation is
+    assert backend.to_str() == before
+    with pytest.warns(UserWarning, match="42 tokens"):
+        explain(["paris", " ".join(["film"] * 40)])
+    assert backend.to_str() == before
+    TextExplainer(pnpx.Gradient, bert("MaskedLM"), tokenizer)("a [MASK] of", targets="Film")
+    assert backend.to_str() == before
+    assert backend.truncation == own
+
+
 def test_nothing(explain):
     assert explain([]) == [] == explain({"input_ids": []})
     assert explain([], targets=[]) == []
