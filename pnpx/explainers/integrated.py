@@ -1,9 +1,7 @@
 """Integrated gradients: the mean gradient on a path from a baseline, times the path."""
 
-import inspect
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
-from pnpx.baselines import BASELINES, Baseline, baseline_call
+from pnpx.baselines import BASELINES, Baseline, Token, baseline_call
 from pnpx.explainers.absence import absent_values
 from pnpx.explainers.base import require_count
+from pnpx.explainers.gaps import Integration, starts_near_zero, warn_of_gaps
 from pnpx.explainers.pieces import Piece
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
@@ -26,7 +25,7 @@ from pnpx.suggest import nearest
 Rule = Literal["gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid"]
 RULES = ("gausslegendre", "graded", "riemann_middle", "riemann_left", "riemann_right", "riemann_trapezoid")
 
-_PACKAGE = __name__.partition(".")[0]
+_FROM_ZERO = "from_zero"  # what `diagnose` tells the warning, and nobody else
 _NEAREST = 1e-14  # the position up to which graded nodes resolve what happens near the baseline
 
 
@@ -53,6 +52,8 @@ class IntegratedGradients(GradientExplainer):
             score changes at no telling how small a distance from the baseline; see `nodes`.
         gap_tolerance: the largest ``relative_gap`` without a warning, from `attribute` as well as `explain`; None: no
             warning, and `attribute` saves a forward pass at the baseline (at the inputs one more).
+        max_steps: samples whose ``relative_gap`` is above the tolerance are explained again with twice as many steps,
+            and so on, with this many at most. None: ``n_steps`` are all.
     """
 
     n_steps: int = tunable(32, Range(10, 100))
@@ -60,6 +61,7 @@ class IntegratedGradients(GradientExplainer):
     rule: Rule = "gausslegendre"
     gap_tolerance: float | None = 0.05
     replacement: Baseline | None = None
+    max_steps: int | None = None
 
     statistic = Sum
 
@@ -68,11 +70,17 @@ class IntegratedGradients(GradientExplainer):
         if self.rule not in RULES:
             raise ValueError(f"rule must be one of {RULES}, but is {self.rule!r}")
         require_count("n_steps", self.n_steps, 2 if self.rule == "riemann_trapezoid" else 1)
-        if self.rule in ("gausslegendre", "graded") and self.n_steps > 4096:
-            raise ValueError(
-                f"`n_steps <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but got "
-                f"n_steps={self.n_steps}; choose rule='riemann_middle'"
-            )
+        if self.max_steps is not None:
+            require_count("max_steps", self.max_steps, self.n_steps)
+            if self.gap_tolerance is None:
+                raise ValueError("max_steps needs a gap_tolerance, down to which steps are added, but that is None; "
+                                 "give one, or leave max_steps out")
+        for name, count in (("n_steps", self.n_steps), ("max_steps", self.max_steps or 0)):
+            if self.rule in ("gausslegendre", "graded") and count > 4096:
+                raise ValueError(
+                    f"`{name} <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but "
+                    f"got {name}={count}; choose rule='riemann_middle'"
+                )
         for given in (self.baseline, self.replacement):
             if isinstance(given, str) and given not in BASELINES:
                 raise ValueError(f"no baseline {given!r}; {nearest(given, BASELINES)}")
@@ -97,6 +105,21 @@ class IntegratedGradients(GradientExplainer):
             pairs = zip(starts, bound.values, strict=True)
             yield Point([torch.lerp(start, value.tensor, position) for start, value in pairs], path, weight)
 
+    def explain_at(self, bound: Bound, aim: Aim, reference: Call | None) -> list[list[Tensor]]:
+        """The attributions, by twice as many steps again for the samples that need them, if there may be more."""
+        found, n_steps = super().explain_at(bound, aim, reference), self.n_steps
+        while self.max_steps is not None and self.gap_tolerance is not None and 2 * n_steps <= self.max_steps:
+            above = self.diagnose(bound, aim, reference, found)["relative_gap"] > self.gap_tolerance
+            if not above.any():
+                break
+            n_steps *= 2
+            finer = replace(self, n_steps=n_steps, max_steps=None).explain_at(bound, aim, reference)
+            axes = [value.axis for value in bound.values]
+            # Each sample by itself, so that what is found for it does not depend on those beside it.
+            found = [[_rows_of(of_sample, *both) for both in zip(new, old, axes, strict=True)]
+                     for of_sample, new, old in zip(above.reshape(len(above), -1).T, finer, found, strict=True)]
+        return found
+
     def completeness_gap(self, inputs: Any, targets: Targets = None) -> Tensor:
         """How much the attributions of each sample miss of its score less that at the baseline: (batch,), or
         (batch, n_targets) for several targets a sample."""
@@ -117,29 +140,29 @@ class IntegratedGradients(GradientExplainer):
         least = torch.maximum(0.01 * masses, rounding * torch.maximum(at_start.abs(), at_end.abs()))
         share = gap.abs() / torch.maximum((at_end - at_start).abs(), least).clamp(min=torch.finfo(sums.dtype).tiny)
         by_name = {"completeness_gap": gap, "relative_gap": share}
-        return {name: value[0] if aim.n_targets is None else value.T for name, value in by_name.items()}
+        told = {name: value[0] if aim.n_targets is None else value.T for name, value in by_name.items()}
+        near = [starts_near_zero(start, value.tensor, value.axis)
+                for start, value in zip(starts, bound.values, strict=True)]
+        return {**told, _FROM_ZERO: torch.stack(near).any(0)}
 
     def _all(self, inputs: Any, targets: Targets, diagnose: bool) -> tuple[Structure, Call, Piece]:
         found = super()._all(inputs, targets, diagnose or self.gap_tolerance is not None)
-        if self.gap_tolerance is not None:
-            self._warn(found[2].diagnostics["relative_gap"], self.gap_tolerance)
+        diagnostics = found[2].diagnostics
+        from_zero = diagnostics.pop(_FROM_ZERO, None)
+        if self.gap_tolerance is not None and from_zero is not None:
+            share = diagnostics["relative_gap"]
+            above = share > self.gap_tolerance
+            zero = bool(from_zero[above if above.ndim == 1 else above.any(1)].any())
+            nearer = "a baseline nearer to the input"
+            if self.replacement is not None:
+                nearer = "a replacement nearer to the value" if zero else ""
+            elif isinstance(self.baseline, Token):
+                nearer = ""
+            elif zero:
+                nearer += ", such as pnpx.baselines.Token for tokens"
+            made = Integration(self.gap_tolerance, self.n_steps, self.max_steps, self.rule, zero, nearer)
+            warn_of_gaps(share, made)
         return found
-
-    def _warn(self, share: Tensor, tolerance: float) -> None:
-        above = share > tolerance
-        if not above.any():
-            return
-        samples = above if above.ndim == 1 else above.any(1)
-        other = "" if self.rule == "graded" else ", or rule='graded' where norms do, as those of Llama near zero"
-        worst, count = float(share[above].max()), int(samples.sum())
-        warnings.warn(
-            f"what {self.n_steps} steps miss of score(input) - score(baseline) is up to {worst:.0%} of it, and above "
-            f"gap_tolerance={tolerance:g} for {count} of {len(samples)} samples: the gradient changes too fast on the "
-            f"path; choose more n_steps{other}, or a baseline nearer to the input, such as pnpx.baselines.Token for "
-            "tokens; gap_tolerance=None turns this warning off",
-            RuntimeWarning,
-            stacklevel=_callers_level(),
-        )
 
     def _path(self, bound: Bound, reference: Call | None) -> tuple[list[Tensor], list[Tensor]]:
         """Where the path starts, and the way from there to the value, for each explained tensor."""
@@ -158,12 +181,11 @@ class IntegratedGradients(GradientExplainer):
         return starts, [value.tensor - start for start, value in zip(starts, bound.values, strict=True)]
 
 
-def _callers_level() -> int:
-    """The level, as the caller of this counts it for `warnings`, of the first call from outside of this package."""
-    level, frame = 0, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE:
-        level, frame = level + 1, frame.f_back
-    return level
+def _rows_of(chosen: Tensor, new: Tensor, old: Tensor, axis: int | None) -> Tensor:
+    """The rows of ``new`` for the samples chosen, (batch,), and of ``old`` for the others."""
+    if axis is None:
+        return new if bool(chosen.all()) else old
+    return torch.where(chosen.reshape(-1, *[1] * (new.ndim - 1 - axis)), new, old)
 
 
 def _sum_by_sample(attributions: list[Tensor], bound: Bound) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.font_manager import FontProperties
@@ -46,7 +47,7 @@ class TokenPanel:
 
     words: Sequence[str]
     maps: Sequence[Array]
-    """(length,) for each target; none to show the text alone."""
+    """(length,) for each target, NaN where a token has no score; none to show the text alone."""
     texts: Sequence[str]
     scale: Scale
 
@@ -75,14 +76,24 @@ class TokenPanel:
     def _draw_words(self, axes: Axes, one: Array | None, top: float) -> float:
         placed = place(self.words, WIDTH - 2 * MARGIN)
         for token in placed:
-            colour = None if one is None else self.scale.rgba(one[token.index])
             x, y = MARGIN + token.left, top + token.line * LINE
-            box = FancyBboxPatch((x, y + 0.03), token.width, LINE - 0.08, boxstyle="round,pad=0,rounding_size=0.04",
-                                 facecolor="#eef0f3" if colour is None else tuple(colour), edgecolor="none")
-            axes.add_patch(box)
+            face, ink = self._colours(None if one is None else float(one[token.index]))
+            if face is not None:
+                axes.add_patch(FancyBboxPatch((x, y + 0.03), token.width, LINE - 0.08, facecolor=face, edgecolor="none",
+                                              boxstyle="round,pad=0,rounding_size=0.04"))
             axes.text(x + PADDING, y + LINE / 2 - 0.015, token.word, fontsize=LARGE - 1, va="center_baseline",
-                      color=INK if colour is None else ink_on(colour), parse_math=False)
+                      color=ink, parse_math=False)
         return top + LINE * (1 + max((token.line for token in placed), default=0))
+
+    def _colours(self, value: float | None) -> tuple[str | tuple[float, ...] | None, str]:
+        """Of the box and the letters. What has no score, such as a word that the model did not read, has no box, so
+        that it does not look like a zero that was measured."""
+        if value is None:
+            return "#eef0f3", INK
+        if np.isnan(value):
+            return None, MUTED
+        colour = self.scale.rgba(np.array(value))
+        return tuple(colour), ink_on(colour)
 
 
 def ink_on(colour: Array) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 
 from pnpx.attributors import unwrapped
 from pnpx.explainers.base import Explainer
+from pnpx.explainers.gaps import withheld
 from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.extractors import Signature
 from pnpx.suggest import nearest
@@ -15,6 +16,7 @@ from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS
 from pnpx.text.batching import padded
 from pnpx.text.choice import targets_of
 from pnpx.text.classification import classified
+from pnpx.text.gaps import warn_of_texts
 from pnpx.text.generation import count_of
 from pnpx.text.granularity import GRANULARITIES, Granularity
 from pnpx.text.positions import explained
@@ -164,22 +166,26 @@ nearest: 'word'
         single = is_single(texts)
         if generation and task.kind not in ("causal", "encoder_decoder"):
             raise TypeError(f"{next(iter(generation))!r} is for models that generate, but this one does not")
-        if task.kind == "sequence":
-            readings = self._fitting(readings, [None] * len(readings))
-            wanted = classes_of(targets, len(readings), single, self.labels, task.classes)
-            return classified(self, readings, wanted, task)
-        of_each = targets_of(targets, len(readings), single, task.kind)
-        following: list[int | None] = [None] * len(readings)
-        if task.kind == "causal":  # which reads prompt and continuation together
-            following = [
-                count_of(self.model, self.tokenizer, reading, target, generation)
-                for reading, target in zip(readings, of_each, strict=True)
-            ]
-        readings = self._fitting(readings, following)
-        return [
-            explained(self, reading, target, task, generation)
-            for reading, target in zip(readings, of_each, strict=True)
-        ]
+        with withheld() as each:
+            if task.kind == "sequence":
+                readings = self._fitting(readings, [None] * len(readings))
+                wanted = classes_of(targets, len(readings), single, self.labels, task.classes)
+                found = classified(self, readings, wanted, task)
+            else:
+                of_each = targets_of(targets, len(readings), single, task.kind)
+                following: list[int | None] = [None] * len(readings)
+                if task.kind == "causal":  # which reads prompt and continuation together
+                    following = [
+                        count_of(self.model, self.tokenizer, reading, target, generation)
+                        for reading, target in zip(readings, of_each, strict=True)
+                    ]
+                readings = self._fitting(readings, following)
+                found = [
+                    explained(self, reading, target, task, generation)
+                    for reading, target in zip(readings, of_each, strict=True)
+                ]
+        warn_of_texts(self, found, each)
+        return found
 
     # What the ways of explaining ask for
 

@@ -30,8 +30,7 @@ def plot(explanation: "TextExplanation", targets: int | Sequence[int] | None = N
             for word in fragment.text.split():
                 words.append(word)
                 owners.append(fragment.unit)
-    # What is in no unit has no score, and the colour of zero.
-    maps = [np.array([0.0 if owner is None else scores[row][owner] for owner in owners]) for row in rows]
+    maps = [np.array([np.nan if owner is None else scores[row][owner] for owner in owners]) for row in rows]
     several = len(rows) > 1
     names = [_name(explanation, row) for row in rows]
     prediction = ""

@@ -7,6 +7,8 @@ from pnpx.text.granularity import Unit
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "␡"}
 _PICTURES |= {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(0x80, 0xA0), *range(0xD800, 0xE000)]}
+# Overrides and isolates of the direction of writing would go on in what stands after the text (UAX 9, section 2).
+_PICTURES |= {code: "\N{REPLACEMENT CHARACTER}" for code in [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]}
 _BLANKS = {"\n": "⏎", "\t": "→", " ": "␣"}
 
 
@@ -52,7 +54,8 @@ def layout(texts: Sequence[str], units: Sequence[Unit]) -> list[list[Fragment]]:
 
 
 def visible(text: str) -> str:
-    """The text with a picture for each control character, which would steer the terminal, and none that is no text."""
+    """The text with a picture for each control character, which would steer the terminal or turn around what stands
+    after it, and none that is no text."""
     return text.translate(_PICTURES)
 
 

@@ -1,5 +1,6 @@
 """What users give as text, as the tokens that a model reads: ids exactly as they are, and where they lie in it."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from pnpx.extractors import LABELS
 from pnpx.text.encoded import Encoded, decoded
+from pnpx.text.granularity import units
 from pnpx.text.replacement import special_ids
 from pnpx.text.tokenizing import Tokens, bare_ids, tokens_of, tokens_of_all
 
@@ -69,6 +71,8 @@ def read(tokenizer: Any, inputs: Texts, limit: int | None = None, known: int | N
         raise TypeError(f"{_FORMS}, but got a {type(inputs).__name__}")
     several = [inputs] if is_single(inputs) else inputs
     found = []
+    for number, one in enumerate(several):
+        _require_characters(one, f"input {number}")
     tokens = tokens_of_all(tokenizer, several)
     for number, one in enumerate(several):
         if isinstance(one, Mapping):
@@ -175,6 +179,18 @@ def read_target(tokenizer: Any, target: Any, known: int | None = None) -> Readin
     return Reading(ids, _from_pieces(tokenizer, ids.tolist()))
 
 
+def _require_characters(given: Any, what: str) -> None:
+    """Require that the texts in ``given`` can be written as bytes: half a character is read by no tokenizer."""
+    if isinstance(given, (list, tuple)):
+        for part in given:
+            _require_characters(part, what)
+    elif isinstance(given, str) and (half := re.search("[\ud800-\udfff]", given)):
+        raise ValueError(
+            f"{what} must be of whole characters, but has {half[0]!r}, a lone surrogate, at {half.start()}; decode the "
+            "text with errors='replace', or leave it out"
+        )
+
+
 def _read_text(
     tokenizer: Any, one: Any, number: int, known: int | None, tokens: Tokens | None
 ) -> Reading:
@@ -190,6 +206,8 @@ def _read_text(
     if not len(batch["input_ids"]):
         raise ValueError(f"the tokenizer finds no token in input {number}, {one!r:.60}; leave it out")
     reading = _reading(tokenizer, texts, batch, encoding)
+    if not units(reading.encoded, "token"):
+        raise ValueError(f"the tokenizer finds no token in input {number}, {one!r:.60}; leave it out")
     _require_known(reading.ids, known, f"input {number}")
     return reading
 

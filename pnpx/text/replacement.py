@@ -55,8 +55,13 @@ def absent(tokenizer: Any, replacement: Replacement, vocabulary: int | None = No
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """The tokens that stand for no part of a text: not those for what is unknown or masked, which do."""
-    inside = {getattr(tokenizer, f"{name}_token_id", None) for name in ("unk", "mask")}
+    """The tokens that stand for no part of a text: not those for what is unknown or masked, which do.
+
+    Where one token is for what is unknown and for an end, too, as GPT-2's is, it stands for the end: no text is unknown
+    to such a tokenizer.
+    """
+    unknown, mask, *ends = (getattr(tokenizer, f"{name}_token_id", None) for name in ("unk", "mask", "bos", "eos"))
+    inside = {mask} if unknown in ends else {unknown, mask}
     return {int(token) for token in tokenizer.all_special_ids} - inside
 
 

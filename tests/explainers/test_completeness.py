@@ -77,9 +77,9 @@ def test_a_gap_above_the_tolerance_is_warned_of(layer):
     explainer = pnpx.IntegratedGradients(model, layer=layer, n_steps=256)
     message = (
         r"^what 256 steps miss of score\(input\) - score\(baseline\) is up to 100% of it, and above gap_tolerance=0.05 "
-        r"for 2 of 2 samples: the gradient changes too fast on the path; choose more n_steps, or rule='graded' where "
-        r"norms do, as those of Llama near zero, or a baseline nearer to the input, such as pnpx.baselines.Token for "
-        r"tokens; gap_tolerance=None turns this warning off$"
+        r"for 2 of 2 samples \(0, 1\): the gradient changes too fast on the path; choose more n_steps, as many as it "
+        r"takes by max_steps=, or rule='graded' where norms do, as those of Llama near zero, or a baseline nearer to "
+        r"the input, such as pnpx.baselines.Token for tokens; gap_tolerance=None turns this warning off$"
     )
     for explain in (explainer.attribute, explainer.explain):
         with pytest.warns(RuntimeWarning, match=message) as caught:
@@ -95,8 +95,85 @@ def test_a_gap_above_the_tolerance_is_warned_of(layer):
     turns = torch.asinh(length / 1e-6) / length
     across = turns / length**2 - 1 / (length**2 * (length**2 + 1e-12).sqrt())
     torch.testing.assert_close(found, X * (turns - total * X * across), rtol=1e-3, atol=1e-3)
-    with pytest.warns(RuntimeWarning, match=r"choose more n_steps, or a baseline nearer"):
+    with pytest.warns(RuntimeWarning, match=r"by max_steps=, or a baseline nearer"):
         pnpx.IntegratedGradients(Norm(1e-6), n_steps=3, rule="graded").attribute(X)
+
+
+class Kink(nn.Module):
+    """Whether the first feature is above 10.5, which few nodes see, away from zero as well, and the second."""
+
+    def forward(self, x):
+        return (100 * (x[:, :1] - 10.5)).sigmoid() + x[:, 1:]
+
+
+KINKS = torch.tensor([[10.0, 11.0], [11.0, 11.0], [10.0, 13.0], [12.0, 11.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("options, advice", [
+    ({}, r"max_steps=, or a baseline nearer to the input; gap"),
+    ({"rule": "graded"}, r"rule='gausslegendre', as the path does not start near zero, or more n_steps, as"),
+    ({"baseline": 0.0, "replacement": 10.0}, r"max_steps=; gap"),
+    ({"max_steps": 7}, r"^what 4 steps miss .* choose a larger max_steps, or a baseline"),
+])
+def test_graded_nodes_are_no_advice_away_from_zero(options, advice):
+    x = KINKS
+    explainer = pnpx.IntegratedGradients(Kink(), **{"n_steps": 4, "baseline": 10.0, **options})
+    with pytest.warns(RuntimeWarning, match=advice) as caught:
+        explanation = explainer.explain(x)
+    (message,) = [str(one.message) for one in caught]
+    assert "for 2 of 4 samples (1, 3): " in message and "'graded'" not in message
+    assert set(explanation.diagnostics) == {"completeness_gap", "relative_gap"}
+
+
+def test_tokens_are_no_advice_where_there_are_tokens():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(4, 3), nn.Flatten(1), nn.Linear(6, 2), nn.Tanh(), nn.Linear(2, 1)).double()
+    with torch.no_grad():
+        model[2].weight *= 100
+    explainer = pnpx.IntegratedGradients(model, layer="0", n_steps=1, baseline=pnpx.baselines.Token(3))
+    with pytest.warns(RuntimeWarning, match=r"choose more n_steps, as many as it takes by max_steps=; gap_tol"):
+        explainer.attribute(torch.tensor([[1, 2], [0, 1]]))
+
+
+# Steps, as many as it takes
+
+
+@pytest.mark.parametrize("targets, n_targets", [(None, None), ([[0, 1]] * 4, 2)])
+def test_steps_are_doubled_only_for_the_samples_that_need_it(targets, n_targets):
+    """What each sample gets is what that many steps give it, and its gap is below the tolerance."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Kink(), nn.Linear(1, 2)).double()
+    x = KINKS
+    targets = None if targets is None else torch.tensor(targets)
+    options = {"baseline": 10.0, "gap_tolerance": 0.001}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = pnpx.IntegratedGradients(model, n_steps=4, max_steps=1000, **options).explain(x, targets)
+    assert (found.diagnostics["relative_gap"] <= 0.001).all()
+    rise = model(x) - model(torch.full_like(x, 10.0))
+    sums = found.attributions.sum(-1)
+    wanted = rise if n_targets else rise.gather(1, found.targets[:, None])[:, 0]
+    torch.testing.assert_close(sums, wanted, rtol=1.1e-3, atol=0)
+    needed = []
+    for row in range(4):
+        for n_steps in (4, 8, 16, 32, 64, 128, 256, 512):
+            one = pnpx.IntegratedGradients(model, n_steps=n_steps, **{**options, "gap_tolerance": None})
+            alone = one.attribute(x[row : row + 1], None if targets is None else targets[row : row + 1])[0]
+            if torch.allclose(alone, found.attributions[row], rtol=1e-9, atol=1e-12):
+                needed.append(n_steps)
+                break
+    assert len(needed) == 4 and needed[0] == 4 and needed[1] > 4
+
+
+@pytest.mark.parametrize("options, kind, message", [
+    ({"max_steps": 8}, ValueError, "`max_steps >= 32` must hold"),
+    ({"max_steps": 64.0}, TypeError, "max_steps must be an int"),
+    ({"max_steps": 64, "gap_tolerance": None}, ValueError, "max_steps needs a gap_tolerance"),
+    ({"max_steps": 8192}, ValueError, "`max_steps <= 4096` must hold"),
+])
+def test_impossible_numbers_of_steps(options, kind, message):
+    with pytest.raises(kind, match=message):
+        pnpx.IntegratedGradients(Norm(1.0), **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

@@ -68,6 +68,13 @@ def test_nothing_of_a_text_is_markup(page):
     assert visible in hostile.words and "49" not in "".join(hostile.words)
 
 
+def test_no_name_turns_around_what_stands_after_it(page):
+    found = page("GOOD\N{RIGHT-TO-LEFT OVERRIDE}")
+    shown = "".join(found.words) + "".join(str(attributes) for _, attributes in found.elements)
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in shown and "GOOD\N{REPLACEMENT CHARACTER}" in found.words
+    assert len(found.all("bdi")) > 6
+
+
 def test_the_style_of_texts_is_there_only_for_texts(page):
     assert ".pnpx-text" in "".join(page("A film.").words)
     empty = page("A film.", n_samples=0)

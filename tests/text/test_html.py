@@ -5,11 +5,13 @@
 import base64
 import hashlib
 import re
+import unicodedata
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
+from matplotlib.text import Text
 
 from pnpx.text import Encoded, TextExplanation, Unit, units
 
@@ -206,6 +208,26 @@ def test_scores_that_are_no_numbers_and_texts_that_are_no_text():
 def test_parts_of_the_text_without_a_score_are_told_apart():
     record = TextExplanation(("seen and cut",), (Unit("seen", (0, 4), (0,)),), torch.ones(1))
     assert [text for _, text in Page(record.to_html()).all("span", "apart")] == [" and cut"]
+
+
+@pytest.mark.parametrize("code", [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+def test_names_and_texts_turn_nothing_else_around(code):
+    """Unicode's own names say which characters these are."""
+    sign = chr(code)
+    assert unicodedata.name(sign).split()[-1] in ("OVERRIDE", "EMBEDDING", "ISOLATE", "FORMATTING")
+    record = explained(f"A{sign} film", n=2, target_names=(f"GOOD{sign}", "BAD"), prediction=f"GOOD{sign}",
+                       probabilities=(0.52, 0.48), explainer={"name": f"Own{sign}", "layer": sign, sign: sign})
+    drawn = " ".join(text.get_text() for text in record.plot().findobj(Text))
+    for shown in (record.to_html(), str(record), drawn):
+        assert sign not in shown and "GOOD\N{REPLACEMENT CHARACTER}" in shown and "52.0%" in shown
+
+
+def test_names_are_isolated_from_what_stands_beside_them():
+    record = explained(n=2, target_names=("\u05d8\u05d5\u05d1", "BAD"), prediction="\u05d8\u05d5\u05d1")
+    page = Page(record.to_html())
+    assert [text for _, text in page.all("bdi")].count(record.prediction) == 4  # predicted, button, heading, table
+    alone = Page(explained(n=1, target_names=(record.prediction,), prediction=None).to_html())
+    assert [text for _, text in alone.all("bdi")] == [record.prediction] * 2
 
 
 def test_written_whole(tmp_path):

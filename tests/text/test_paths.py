@@ -174,6 +174,27 @@ def test_llama_from_zero_without_them_is_warned_of_and_misses_it_all(tokenizer):
     assert float(found.diagnostics["relative_gap"]) > 1 and caught[0].filename == __file__
 
 
+def test_one_warning_for_all_texts_in_the_words_of_their_explainer(tokenizer):
+    """A model that reads one text a pass; of the second, no word differs from the token where the path begins."""
+    model, texts = llama(8), [TEXTS[0], "[MASK]", TEXTS[2]]
+    model.config.pad_token_id = None
+    explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, n_steps=1, gap_tolerance=1e-6)
+    with pytest.warns(RuntimeWarning) as caught:
+        found = explain(texts, targets=1)
+    (message,) = [str(one.message) for one in caught]
+    assert caught[0].filename == __file__ and "for 2 of 3 texts (0, 2): " in message
+    assert "choose more n_steps, as many as it takes by max_steps=; gap_tolerance=None" in message
+    assert [float(one.diagnostics["relative_gap"]) > 1e-6 for one in found] == [True, False, True]
+    explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, replacement="zero")
+    with pytest.warns(RuntimeWarning, match=r"rule='graded' where .*, or a token as replacement=; gap") as caught:
+        explain(texts, targets=1)
+    assert len(caught) == 1 and "baselines.Token" not in str(caught[0].message)
+    explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, n_steps=1, gap_tolerance=1e-6, max_steps=512)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(float(one.diagnostics["relative_gap"]) <= 1e-6 for one in explain(texts, targets=1))
+
+
 @pytest.mark.parametrize("layers", [2, 8])
 def test_llama_from_a_token_needs_neither(tokenizer, layers):
     explain = TextExplainer(pnpx.IntegratedGradients, llama(layers), tokenizer, reduce="sum")

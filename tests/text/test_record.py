@@ -10,7 +10,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.text import Text
 
+from pnpx.plots.style import INK, MUTED
 from pnpx.text import TextExplanation, Unit
 from pnpx.text.colours import STEPS, Scale, contrast, paint
 from pnpx.text.layout import Fragment, layout
@@ -228,6 +231,17 @@ def test_plot():
     assert (title.get_text(), subtitle.get_text()) == ("SquareGrad", "predicted GOOD (75.0%)")
     assert one.texts[1].get_text() == "target BAD (25.0%) · predicted GOOD (75.0%)"
     assert one.get_figheight() < figure.get_figheight()
+
+
+def test_words_that_were_not_read_are_not_plotted_as_zeros():
+    """The last two words are in no unit; the first has a zero, measured, and the second a NaN."""
+    record = TextExplanation(("a film of beauty",), (Unit("a", (0, 1), (0,)), Unit("film", (2, 6), (1,))),
+                             torch.tensor([0.0, torch.nan]))
+    figure = record.plot()
+    inks = {text.get_text(): text.get_color() for text in figure.findobj(Text)}
+    boxes = [box for box in figure.findobj(FancyBboxPatch) if box.get_visible()]
+    assert len(boxes) == 1 and inks["a"] == INK
+    assert inks["film"] == inks["of"] == inks["beauty"] == MUTED
 
 
 def test_plots_of_long_units_stay_inside():
