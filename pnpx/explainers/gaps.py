@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 _PACKAGE = __name__.partition(".")[0]
@@ -98,7 +99,8 @@ def starts_near_zero(start: Tensor, value: Tensor, axis: int | None) -> Tensor:
     length at most. ``axis`` is that of the batch; None: there is one sample."""
     begin, end = (one[None] if axis is None else one.movedim(axis, 0) for one in (start, value))
     begin, end = (one[:, None] if one.ndim == 1 else one for one in (begin, end))
-    near = (begin.norm(dim=-1) <= 1e-3 * end.norm(dim=-1)) & (end != begin).any(-1)
+    lengths = torch.linalg.vector_norm(begin, dim=-1), torch.linalg.vector_norm(end, dim=-1)
+    near: Tensor = (lengths[0] <= 1e-3 * lengths[1]) & (end != begin).any(-1)
     return near.reshape(len(near), -1).any(1)
 
 

@@ -225,8 +225,18 @@ def test_nothing(explain):
         ([["", ""]], ValueError, "input 0 is empty, so there is nothing to explain; leave it out"),
         ([[]], ValueError, "input 0 is empty, so there is nothing to explain; leave it out"),
         (["a", "\u200b"], ValueError, "the tokenizer finds no token in input 1, '\\u200b'; leave it out"),
-        (["a", "b \ud83d"], ValueError, "input 1 must be of whole characters, but has '\\ud83d', a lone surrogate, at 2"),
-        ([("a", "\udc00a")], ValueError, "input 0 must be of whole characters, but has '\\udc00', a lone surrogate"),
+        (
+            ["a", "b \ud83d"],
+            ValueError,
+            "input 1 must be of whole characters, but has '\\ud83d', a lone surrogate, at 2; decode the text with "
+            "errors='replace', or leave it out",
+        ),
+        (
+            [("a", "\udc00a")],
+            ValueError,
+            "input 0 must be of whole characters, but has '\\udc00', a lone surrogate, at 0; decode the text with "
+            "errors='replace', or leave it out",
+        ),
         (
             5,
             TypeError,
