@@ -99,7 +99,8 @@ def starts_near_zero(start: Tensor, value: Tensor, axis: int | None) -> Tensor:
     begin, end = (one[None] if axis is None else one.movedim(axis, 0) for one in (start, value))
     begin, end = (one[:, None] if one.ndim == 1 else one for one in (begin, end))
     near = (begin.norm(dim=-1) <= 1e-3 * end.norm(dim=-1)) & (end != begin).any(-1)
-    return near.reshape(len(near), -1).any(1)
+    found: Tensor = near.reshape(len(near), -1).any(1)
+    return found
 
 
 def _callers_level() -> int:
