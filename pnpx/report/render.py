@@ -136,12 +136,13 @@ def render(report: Report, path: Path) -> None:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    from pnpx.text.colours import percent
     from pnpx.text.html import part, style
     from pnpx.text.layout import visible
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=lambda value: visible(value) if isinstance(value, str) else value)
-    environment.filters.update(image=_image, duration=_duration, parameter=_parameter)
+    environment.filters.update(image=_image, duration=_duration, parameter=_parameter, percent=percent)
     # Both come escaped: the style sheet holds nothing that was given, and the part is made by a template like this one.
     environment.globals.update(text_style=lambda: Markup(style()), text_part=lambda *of: Markup(part(*of)))
     template = environment.from_string((files("pnpx.report") / "templates" / "report.html.j2").read_text("utf-8"))

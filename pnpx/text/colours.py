@@ -92,6 +92,17 @@ def number(value: float, signed: bool = False) -> str:
     return ("+" if signed and value > 0 else "") + text.replace("-", "\N{MINUS SIGN}")
 
 
+def percent(share: float) -> str:
+    """A probability in percent: one digit after the point, and two that are not zero where it is small.
+
+    >>> percent(0.52), percent(0.00031), percent(1e-9)
+    ('52.0%', '0.031%', '<0.001%')
+    """
+    if 0 < share < 1e-5:
+        return "<0.001%"
+    return f"{100 * share:.2g}%" if 0 < share < 0.00095 else f"{share:.1%}"
+
+
 def shown_rows(n_rows: int, targets: int | Sequence[int] | None, first: int | None) -> list[int]:
     """The rows of the scores to show: those asked for, else all, or the ``first`` few.
 

@@ -8,7 +8,7 @@ import numpy as np
 from pnpx.plots import compose
 from pnpx.plots.style import Scale
 from pnpx.plots.tokens import TokenPanel
-from pnpx.text.colours import shown_rows
+from pnpx.text.colours import percent, shown_rows
 from pnpx.text.layout import layout, visible
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plot(explanation: "TextExplanation", targets: int | Sequence[int] | None = N
     names = [_name(explanation, row) for row in rows]
     prediction = ""
     if explanation.prediction is not None:
-        chance = "" if explanation.probability is None else f" ({explanation.probability:.1%})"
+        chance = "" if explanation.probability is None else f" ({percent(explanation.probability)})"
         prediction = visible(f"predicted {explanation.prediction}{chance}")
     subtitle = [prediction] if several or not names else [names[0], prediction]
     panel = TokenPanel(words, maps, names if several else [""] * len(rows), Scale.of([scores[rows]]))
@@ -47,4 +47,4 @@ def _name(explanation: "TextExplanation", row: int) -> str:
     if not name:
         return ""
     text = f"token {row + 1}: {name!r}" if explanation.generation else f"target {name}"
-    return text if not explanation.probabilities else f"{text} ({explanation.probabilities[row]:.1%})"
+    return text if not explanation.probabilities else f"{text} ({percent(explanation.probabilities[row])})"

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from pnpx.text.colours import STEPS, Scale, hexadecimal, number, paint
+from pnpx.text.colours import STEPS, Scale, hexadecimal, number, paint, percent
 from pnpx.text.layout import Fragment, blank, layout, visible
 
 if TYPE_CHECKING:
@@ -41,9 +41,12 @@ def snippet(explanation: "TextExplanation", key: str) -> str:
     return _render("snippet", explanation, key)
 
 
-def part(explanation: "TextExplanation", key: str) -> str:
-    """What a page shows of one explanation among others; it needs `style` in its head, and a ``key`` of its own."""
-    return _render("part", explanation, key)
+def part(explanation: "TextExplanation", key: str, place: bool = True) -> str:
+    """What a page shows of one explanation among others; it needs `style` in its head, and a ``key`` of its own.
+
+    ``place`` tells whether where it was explained is in its heading.
+    """
+    return _render("part", explanation, key, place)
 
 
 def style() -> str:
@@ -51,12 +54,12 @@ def style() -> str:
     return _style()
 
 
-def _render(kind: str, explanation: "TextExplanation", key: str) -> str:
+def _render(kind: str, explanation: "TextExplanation", key: str, place: bool = True) -> str:
     scores, scale = explanation.rows.detach().cpu().double().tolist(), Scale.of(explanation.scores)
     sheet = _style()
     source = _template().render(
         kind=kind, key=key, style=sheet, digest=base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode(),
-        title=visible(explanation.title()), explanation=explanation, scale=scale,
+        title=visible(explanation.title(place)), explanation=explanation, scale=scale,
         views=[_view(explanation, row, scores[row]) for row in range(len(scores))],
         blocks=layout(explanation.texts, explanation.units), labels=_labels(explanation),
         words=[visible(unit.text) if unit.text.strip() else blank(unit.text).strip() for unit in explanation.units],
@@ -67,7 +70,7 @@ def _render(kind: str, explanation: "TextExplanation", key: str) -> str:
 
 def _view(explanation: "TextExplanation", row: int, scores: list[float]) -> View:
     name = visible(explanation.target_name(row))
-    chance = "" if not explanation.probabilities else f"{explanation.probabilities[row]:.1%}"
+    chance = "" if not explanation.probabilities else percent(explanation.probabilities[row])
     short = name
     if explanation.generation:
         short = name.strip() or blank(name).strip() or "∅"
@@ -144,6 +147,6 @@ def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, visible=visible)
+    environment.filters.update(number=number, percent=percent, visible=visible)
     environment.globals.update(paint=_paint_class, signed=_signed, share=_share, step_class=_step_class, cut=_is_cut)
     return environment.from_string((files("pnpx.text") / "templates" / "text.html.j2").read_text("utf-8"))

@@ -102,10 +102,10 @@ class TextExplanation:
         """(targets, units) the scores, also where there is one target."""
         return self.scores if self.scores.ndim == 2 else self.scores[None]
 
-    def title(self) -> str:
-        """The explainer and the place, in words: "SquareGrad at bert.embeddings"."""
+    def title(self, place: bool = True) -> str:
+        """The explainer and the place, in words: "SquareGrad at bert.embeddings"; or the explainer only."""
         name, layer = str(self.explainer.get("name", "Explanation")), self.explainer.get("layer")
-        if layer is None:
+        if layer is None or not place:
             return name
         return f"{name} at {', '.join(map(str, layer)) if isinstance(layer, (tuple, list)) else layer}"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 from pnpx.suggest import nearest
-from pnpx.text.colours import STEPS, Colour, Scale, number, paint, shown_rows
+from pnpx.text.colours import STEPS, Colour, Scale, number, paint, percent, shown_rows
 from pnpx.text.layout import Fragment, layout, visible
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def render(explanation: "TextExplanation", targets: int | Sequence[int] | None =
     blocks = layout(explanation.texts, explanation.units)
     heads = [visible(explanation.title())]
     if explanation.prediction is not None:
-        chance = "" if explanation.probability is None else f" ({explanation.probability:.1%})"
+        chance = "" if explanation.probability is None else f" ({percent(explanation.probability)})"
         heads.append(visible(f"predicted {explanation.prediction}{chance}"))
     parts = [" · ".join(heads)]
     if colours == "none":
@@ -79,7 +79,7 @@ def _heading(explanation: "TextExplanation", row: int) -> str:
     name = explanation.target_name(row)
     text = f"token {row + 1} {name!r}" if explanation.generation else f"target {name}"
     if explanation.probabilities:
-        text += f" ({explanation.probabilities[row]:.1%})"
+        text += f" ({percent(explanation.probabilities[row])})"
     return visible(text)
 
 

@@ -31,12 +31,12 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path):
-    def page(text, rows=2, n_samples=2):
+    def page(text, rows=2, n_samples=2, layer=None, probability=0.5):
         record = TextExplanation((text,), (Unit(text, (0, len(text)), (0,)),), torch.ones(rows, 1),
                                  target_names=(text,) * rows, prediction=text,
                                  explainer={"name": "SquareGrad", "layer": text})
-        panel = Panel("SquareGrad", text, {text: text}, tmp_path / "none.png", text, 1.0, {}, record)
-        sample = Sample(3, None, text, text, 0.5, [panel, panel], texts=(text, text))
+        panel = Panel("SquareGrad", layer, {text: text}, tmp_path / "none.png", text, 1.0, {}, record)
+        sample = Sample(3, None, text, text, probability, [panel, panel], texts=(text, text))
         section = Section(text, text, 7, text, None, [sample] * n_samples)
         render(Report(text, "now", text, [section], [], {}), tmp_path / "report.html")
         return Page((tmp_path / "report.html").read_text())
@@ -66,6 +66,17 @@ def test_nothing_of_a_text_is_markup(page):
     assert [sorted(attributes) for _, attributes in hostile.elements] == [sorted(a) for _, a in plain.elements]
     visible = HOSTILE.replace("\x1b", "␛")
     assert visible in hostile.words and "49" not in "".join(hostile.words)
+
+
+def test_only_a_place_that_was_chosen_is_in_the_heading(page):
+    """The record itself tells the default one too."""
+    assert "SquareGrad at words" in page("words", layer="words").words
+    default = page("words")
+    assert "SquareGrad" in default.words and "SquareGrad at words" not in default.words and "layer" in default.words
+
+
+def test_small_probabilities_are_not_zero(page):
+    assert "0.031%" in page("A film.", probability=0.00031).words
 
 
 def test_no_name_turns_around_what_stands_after_it(page):

@@ -222,6 +222,18 @@ def test_names_and_texts_turn_nothing_else_around(code):
         assert sign not in shown and "GOOD\N{REPLACEMENT CHARACTER}" in shown and "52.0%" in shown
 
 
+@pytest.mark.parametrize("chance, expected", [
+    (0.00031, "0.031%"), (0.00096, "0.1%"), (0.00094, "0.094%"), (0.0, "0.0%"), (3e-9, "<0.001%"), (0.0123, "1.2%"),
+])
+def test_small_probabilities_are_not_zero(chance, expected):
+    record = explained(n=2, probabilities=(chance, 0.5), probability=chance)
+    text = "".join(text for _, text in Page(record.to_html()).all("label"))
+    drawn = [text.get_text() for text in record.plot().findobj(Text)]
+    assert "CLASS0 " + expected in text and f"predicted CLASS0 ({expected})" in str(record)
+    assert f"target CLASS0 ({expected})" in str(record) and f"target CLASS0 ({expected})" in drawn
+    assert f"predicted CLASS0 ({expected})" in drawn
+
+
 def test_names_are_isolated_from_what_stands_beside_them():
     record = explained(n=2, target_names=("\u05d8\u05d5\u05d1", "BAD"), prediction="\u05d8\u05d5\u05d1")
     page = Page(record.to_html())
