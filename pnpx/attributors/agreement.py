@@ -1,5 +1,6 @@
 """Whether passes of a model agree: what it gives again, or for several copies of a batch, beside what one gives."""
 
+import logging
 import warnings
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from pnpx.structure import tensors
+
+_log = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
 
@@ -95,6 +98,11 @@ def close(one: Tensor, other: Tensor) -> bool:
         return False
     scale = other[finite].abs().amax() if finite.any() else torch.zeros(())
     return bool(((one - other)[finite].abs() <= tolerance * scale + 1e-12).all())
+
+
+def note(what: str, place: str, error: Exception) -> None:
+    """Log that ``what`` did not work at a place, so that a slower way is taken: ``logging`` shows it at level DEBUG."""
+    _log.debug(f"{what} did not work, so a slower way is taken", place, exc_info=error)
 
 
 def warn_unsteady() -> None:

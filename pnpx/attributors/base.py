@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import close, holds, in_turn, turns
+from pnpx.attributors.agreement import close, holds, in_turn, note, turns
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call
 from pnpx.scores import Aim
@@ -176,7 +176,8 @@ class Bound(ABC):
                 found = compute(check)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except Exception:
+            except Exception as error:
+                note("a pass of several copies of the batch for %s", self.describe(), error)
                 # Whatever a model does not like about a batch of another size, it gets one copy at a time. An error
                 # that has another cause shows up again there, unhidden.
                 if not self.reconsider():
@@ -324,7 +325,8 @@ class Bound(ABC):
             batched = torch.autograd.grad(
                 stacked, edited, each, retain_graph=True, allow_unused=True, is_grads_batched=True
             )
-        except Exception:
+        except Exception as error:
+            note("several backward passes at once to %s", self.describe(), error)
             # Out of memory, or an operation that cannot be vectorised: one after another, any other cause shows again.
             return None
         if self._batched_works is None:

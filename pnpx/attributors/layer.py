@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import holds, same, turns, warn_unsteady
+from pnpx.attributors.agreement import holds, note, same, turns, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound, Point, explainable
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked, uncompiled
@@ -123,8 +123,8 @@ class LayerBound(Bound):
                     return output
             except torch.cuda.OutOfMemoryError:
                 raise
-            except Exception:
-                pass
+            except Exception as error:
+                note("a replay at %s", self.describe(), error)
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
             # that is not why, the same shows up again without a replay.
             self._replay = False
@@ -233,9 +233,9 @@ class LayerBound(Bound):
             self._probed = True
             try:
                 return self._see_axes(place, outputs)
-            except Exception:
+            except Exception as error:
                 # A model may refuse to run on another number of samples.
-                pass
+                note("a pass of another number of samples up to %s", self.describe(), error)
         return self._axes_by_size(place)
 
     def _axes_by_size(self, place: Structure) -> tuple[list[int | None], list[list[int | None]]]:
@@ -356,8 +356,9 @@ class LayerBound(Bound):
                 agrees = self._replay_gives_clean(other, watch)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except Exception:
+            except Exception as error:
                 # A model whose modules hand each other values behind the scenes cannot be replayed in part.
+                note("the first replay at %s", self.describe(), error)
                 agrees = False
             if agrees:
                 if watch is not None:

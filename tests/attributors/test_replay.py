@@ -804,3 +804,19 @@ def test_what_holds_for_some_samples_or_copies_is_not_taken_to_hold_for_all(kind
         found = explainer.attribute(x, 0)
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected)
+
+
+def test_why_a_slower_way_is_taken_is_logged(caplog):
+    class OneAtATime(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 7), nn.Linear(7, 4)
+
+        def forward(self, x):
+            return self.b(self.a(x).reshape(5, 7))
+
+    model, x = OneAtATime().double(), torch.randn(5, 3, dtype=torch.float64)
+    with caplog.at_level("DEBUG", logger="pnpx"):
+        SmoothGrad(model, layer="a", n_iter=4, batch_size=20).attribute(x, 0)
+    assert "a pass of several copies of the batch for 'a' did not work, so a slower way is taken" in caplog.messages
+    assert any("shape '[5, 7]' is invalid" in str(record.exc_info[1]) for record in caplog.records)
