@@ -1,0 +1,171 @@
+"""From a batch to the call of a model: by extractors, or, without any, by what the model's signature says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from pnpx.extractors.call import Call, batch_axes
+from pnpx.extractors.placing import placed
+from pnpx.extractors.ready_made import Extractor, Shared, named_by, part_of
+from pnpx.extractors.signature import Signature
+from pnpx.structure import Structure, is_container, items, tensors
+
+
+def extract(
+    model: nn.Module,
+    batch: Any,
+    forward: Extractor = None,
+    additional: Extractor = None,
+    padding_mask: Extractor = None,
+) -> Call:
+    """The call of ``model`` for ``batch``.
+
+    Without extractors a tensor is one argument, a tuple or list several, a mapping or dataclass goes by keyword:
+    those of its parts that the model's ``forward`` names, without labels (see `Signature.is_label`). Of these,
+    masks and positions only go along.
+
+    Args:
+        model: what is called; only its signature is read.
+        batch: a tensor, NumPy array, tuple, list, mapping, dataclass, or anything that the extractors understand.
+        forward: takes what is explained.
+        additional: takes what only goes along. If ``forward`` is left out, the rest of the batch is explained.
+        padding_mask: takes a mask (batch, length), true for the steps of sequences that are no padding.
+
+    Raises:
+        LookupError: an extractor names a part that the batch does not have.
+        TypeError: nothing is left to call the model with, or more than it takes.
+        ValueError: a forward argument is to be explained and to go along as well.
+    """
+    signature = Signature(model)
+    if forward is None:
+        value, names, rest = _whole(signature, batch, named_by(additional))
+    else:
+        value, names, shared = _take(signature, batch, forward, "forward_arg_extractor")
+        rest = {}
+        if any(shared):
+            raise TypeError(
+                "what is explained has an axis of the batch, so that Shared is for additional_forward_arg_extractor, "
+                f"but forward_arg_extractor is {forward!r}"
+            )
+        if not names:
+            raise TypeError("forward_arg_extractor must take what is explained, but takes nothing: it is empty")
+    extra, extra_names, shared = (
+        ((), (), ()) if additional is None else _take(signature, batch, additional, "additional_forward_arg_extractor")
+    )
+    extras = Call(extra, extra_names)
+    if twice := [name for name in extra_names if name is not None and name in (*names, *rest)]:
+        raise ValueError(
+            f"the forward argument {twice[0]!r} is taken twice, to be explained and to go along; leave it out of "
+            "additional_forward_arg_extractor"
+        )
+    steps = None if padding_mask is None else _take(signature, batch, padding_mask, "padding_mask_extractor")[0]
+    call = placed(model, Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps)))
+    positional = [mark for mark, name in zip(shared, extra_names, strict=True) if name is None]
+    marks = {name: mark for mark, name in zip(shared, extra_names, strict=True) if name is not None}
+    of_values = [*zip(call.additional_args, positional, strict=True)]
+    of_values += [(value, marks.get(name, False)) for name, value in call.additional_kwargs.items()]
+    size = call.batch_size
+    return replace(call, axes=tuple(axis for value, mark in of_values for axis in batch_axes(value, size, mark)))
+
+
+def _steps(mask: Any) -> Tensor | None:
+    """``mask`` as booleans (batch, length)."""
+    if mask is None:
+        return None
+    steps = torch.as_tensor(mask)
+    if steps.ndim != 2:
+        raise ValueError(
+            f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(steps.shape)}"
+        )
+    return steps > 0
+
+
+def _take(
+    signature: Signature, batch: Any, extractor: Extractor, role: str
+) -> tuple[Structure, tuple[str | None, ...], tuple[bool, ...]]:
+    """What ``extractor`` takes from ``batch``; for each value its keyword, and whether it is marked as `Shared`."""
+    if isinstance(extractor, Shared):
+        value, names, _ = _take(signature, batch, extractor.extractor, role)
+        return value, names, (True,) * len(names)
+    if isinstance(extractor, bool):
+        raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
+    if isinstance(extractor, (int, str)):
+        return part_of(batch, extractor), (_keyword(signature, extractor),), (False,)
+    if callable(extractor):
+        value = extractor(batch)
+        if isinstance(value, Mapping):
+            return dict(value), tuple(value), (False,) * len(value)
+        if isinstance(value, (tuple, list)) and not isinstance(value, PackedSequence):
+            return tuple(value), (None,) * len(value), (False,) * len(value)
+        return value, (None,), (False,)
+    if not isinstance(extractor, Sequence):
+        raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
+    values: list[Any] = []
+    keywords: list[str | None] = []
+    marks: list[bool] = []
+    for part in extractor:
+        value, names, shared = _take(signature, batch, part, role)
+        # What a callable returns by keyword goes by keyword here too; a tuple, such as a state (h, c), is one argument.
+        by_keyword = isinstance(value, Mapping) and tuple(value) == names
+        values += value.values() if by_keyword else [value]
+        keywords += names if by_keyword else names[:1] or (None,)
+        marks += shared if by_keyword else [any(shared)]
+    return tuple(values), tuple(keywords), tuple(marks)
+
+
+def _keyword(signature: Signature, key: int | str) -> str | None:
+    return signature.keyword(key) if isinstance(key, str) else None
+
+
+def _whole(
+    signature: Signature, batch: Any, taken: set[int | str]
+) -> tuple[Structure, tuple[str | None, ...], dict[str, Any]]:
+    """All of ``batch`` but ``taken``: what is explained, the keywords for it, and what goes along by keyword."""
+    if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence):
+        left = tuple(part for index, part in enumerate(batch) if index not in taken and index - len(batch) not in taken)
+        limit = len(signature.positional)
+        if len(left) > limit and not signature.positional_open_ended:
+            raise TypeError(
+                f"the batch has {len(left)} parts, but the model's forward takes {limit} "
+                f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
+            )
+        names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
+        kept = [(name, part) for name, part in zip(names, left, strict=True) if not signature.is_label(name)]
+        if len(kept) == len(left):
+            return left, (None,) * len(left), {}
+        return tuple(part for _, part in kept), tuple(name for name, _ in kept), {}
+    if not is_container(batch):
+        return batch, (None,), {}
+    parts = {str(key): part for key, part in items(batch) if key not in taken and not signature.is_label(key)}
+    parts = {
+        key: part
+        for key, part in parts.items()
+        if key in signature.names or (signature.open_ended and isinstance(part, (Tensor, np.ndarray)))
+    }
+    if not parts:
+        keys = ", ".join(repr(str(key)) for key, _ in items(batch))
+        raise TypeError(
+            f"none of the batch's parts ({keys}) is a forward argument of the model ({', '.join(signature.names)}); "
+            "say which part is explained: forward_arg_extractor"
+        )
+    # A mask says what is there, positions where; neither is what a baseline may replace or a gradient explain.
+    features = {key: part for key, part in parts.items() if not _goes_along(key)} or parts
+    floats = {key: part for key, part in features.items() if _is_float(part)}
+    arrays = {key: part for key, part in features.items() if isinstance(part, (Tensor, np.ndarray))}
+    explained = floats or arrays or parts
+    return explained, tuple(explained), {key: part for key, part in parts.items() if key not in explained}
+
+
+def _goes_along(key: str) -> bool:
+    return "mask" in key or key in ("token_type_ids", "position_ids")
+
+
+def _is_float(part: Any) -> bool:
+    if isinstance(part, np.ndarray):
+        return np.issubdtype(part.dtype, np.floating)
+    return any(leaf.is_floating_point() for leaf in tensors(part))

@@ -1,0 +1,45 @@
+"""Arrays as tensors, in the model's precision and on its device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from pnpx.extractors.call import Call
+from pnpx.structure import is_container
+
+
+def placed(model: nn.Module, call: Call) -> Call:
+    """``call`` with arrays as tensors, floats of them in the model's precision, all on the model's device."""
+    parameters = list(model.parameters())
+    devices = {parameter.device for parameter in parameters}
+    device = devices.pop() if len(devices) == 1 else None  # a model spread over devices moves its inputs itself
+    floats = [parameter.dtype for parameter in parameters if parameter.is_floating_point()]
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
+            native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
+            array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)
+            return array.to(floats[0]) if array.is_floating_point() and floats else array
+        if is_container(value) and not isinstance(value, PackedSequence):
+            return type(value)(map(tensor, value)) if type(value) in (tuple, list) else value
+        return value
+
+    def place(value: Tensor) -> Tensor:
+        moved = value if device is None or value.device == device else value.to(device)
+        # What was made under inference_mode cannot take part in gradients; a copy made outside it can.
+        return moved.clone() if moved.is_inference() else moved.detach()
+
+    converted = Call(
+        {key: tensor(value) for key, value in call.forward.items()}
+        if isinstance(call.forward, Mapping)
+        else tensor(call.forward),
+        call.keywords,
+        tuple(map(tensor, call.additional_args)),
+        {key: tensor(value) for key, value in call.additional_kwargs.items()},
+        call.steps,
+    )
+    return converted.map(place)
