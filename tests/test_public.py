@@ -169,7 +169,6 @@ def test_layers_of_the_package_import_one_way():
             "parameters",
             "suggest",
             "postprocess",
-            "detection",
         )
     ]
     for name in core:

@@ -1,11 +1,15 @@
-"""Targets as users give them, read into tensors and tuples of indices, or refused in words that say what is wanted."""
+"""Targets as users give them: read into tensors and tuples of indices, or refused in words that say what is wanted; and
+those of some samples alone."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Targets: TypeAlias = Any
+"""None, an int, ints (batch,) or (batch, n_targets), a tuple of indices or a list of them, weights, or a callable."""
 
 _WANTED = (
     "targets must be None, an int, ints (batch,) or (batch, n_targets), a tuple of indices where outputs have more "
@@ -82,3 +86,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_plain(item) for item in value]
     return value
+
+
+def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:
+    """The targets of some samples of a batch; what is one for all stays as it is.
+
+    With ``weights`` floats without further axes are weights on the classes; otherwise, as a callable score is given
+    them, numbers one a sample.
+    """
+    if isinstance(targets, list):
+        shared = weights and all(isinstance(target, float) for target in targets)
+        return targets[rows] if len(targets) == batch_size and not shared else targets
+    if type(targets) is tuple:  # indices are for all samples; what a callable score is given may not be
+        return tuple(rows_of_targets(part, rows, batch_size, weights) for part in targets)
+    if isinstance(targets, Mapping):
+        return {key: rows_of_targets(part, rows, batch_size, weights) for key, part in targets.items()}
+    if isinstance(targets, (Tensor, np.ndarray)) and targets.ndim and len(targets) == batch_size:
+        floats = targets.is_floating_point() if isinstance(targets, Tensor) else targets.dtype.kind == "f"
+        return targets if weights and floats and targets.ndim == 1 else targets[rows]
+    return targets

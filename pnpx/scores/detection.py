@@ -1,15 +1,13 @@
 """The score of object detectors: how well the boxes a model finds match the boxes to be explained."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pnpx.scores import Aim, check_rows, split_copies
-
-if TYPE_CHECKING:
-    from pnpx.scores import Objective
+from pnpx.scores.aim import Aim
+from pnpx.scores.outputs import OutputReader, check_rows, split_copies
 
 _BOX = 5  # x1, y1, x2, y2, objectness, then the classes
 
@@ -28,16 +26,16 @@ class Detection(Aim):
 
     def __init__(
         self,
-        objective: "Objective",
+        reader: OutputReader,
         targets: Any,
         batch_size: int,
         clean: Callable[[], Any],
         whole: int | None = None,
     ) -> None:
-        self._objective, self._batch_size = objective, batch_size
+        self._reader, self._batch_size = reader, batch_size
         if targets is None:
             with torch.no_grad():
-                targets = objective.read(clean())
+                targets = reader.read(clean())
         self._wanted = [(b.detach(), o.detach(), c) for b, o, c in self._boxes(targets, "targets")]
         n_samples = whole or batch_size
         if len(self._wanted) != n_samples:
@@ -46,7 +44,7 @@ class Detection(Aim):
             )
 
     def scores(self, output: Any, copies: int) -> list[Tensor]:
-        read = self._objective.read(output)
+        read = self._reader.read(output)
         if isinstance(read, Tensor):
             check_rows(read, copies * self._batch_size)
         rows = []
