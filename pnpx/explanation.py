@@ -6,15 +6,15 @@ import io
 import json
 import operator
 import os
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pnpx.atomic import write_whole
+from pnpx.packing import Packer, unpack
 from pnpx.structure import Structure, mirror, tensors
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Explanation:
         """
         from safetensors.torch import save
 
-        packer, values = _Packer(), {item.name: getattr(self, item.name) for item in fields(self)}
+        packer, values = Packer(), {item.name: getattr(self, item.name) for item in fields(self)}
         for name in ("attributions", "explained", "inputs"):
             values[name] = mirror(values[name], tensors(values[name]))
         record = {name: packer.pack(value, name) for name, value in values.items()}
@@ -175,7 +175,7 @@ class Explanation:
                 f"version {VERSION}; load it with the pnpx that saved it, or a later one"
             )
         try:
-            found = cls(**{name: _unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
+            found = cls(**{name: unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
             found._require_sound()
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             said = error if isinstance(error, ValueError) else repr(error)
@@ -256,64 +256,3 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "tokens": lambda value: _are_words(value) or (isinstance(value, (list, tuple)) and all(map(_are_words, value))),
 }
 """Whether a value can be the part of an explanation of that name."""
-
-
-class _Packer:
-    """Says values as JSON, and keeps their tensors apart under names."""
-
-    def __init__(self) -> None:
-        self.leaves: dict[str, Tensor] = {}
-        self._names: dict[object, str] = {}
-
-    def pack(self, value: Any, place: str) -> Any:
-        """``value`` as JSON; ``place`` is its path in the record, which names its tensors and is named in errors."""
-        if isinstance(value, Tensor):
-            return {"tensor": self._name(value, place)}
-        if hasattr(value, "tolist"):  # arrays and numbers of numpy
-            value = value.tolist()
-        if value is None or isinstance(value, (bool, int, float, str)):
-            return value
-        if isinstance(value, Mapping):
-            return {"dict": [[key, self.pack(item, f"{place}.{key}")] for key, item in value.items()]}
-        if isinstance(value, Sequence):
-            kind = "tuple" if isinstance(value, tuple) else "list"
-            return {kind: [self.pack(item, f"{place}.{index}") for index, item in enumerate(value)]}
-        raise TypeError(
-            f"to be saved, {place} must be made of tensors, numbers, strings, None, sequences and mappings"
-            f", but got {type(value).__name__}; put its name there instead, by dataclasses.replace"
-        )
-
-    def _name(self, leaf: Tensor, place: str) -> str:
-        # What is explained is often the input itself: one tensor under two names is written once.
-        identity = (leaf.data_ptr(), leaf.device, leaf.dtype, leaf.shape, leaf.stride())
-        if identity not in self._names:
-            name = place
-            while name in self.leaves:  # the paths of {"a.b": ...} and {"a": {"b": ...}} are the same
-                name += "'"
-            self._names[identity] = name
-            self.leaves[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return self._names[identity]
-
-
-def _unpack(value: Any, leaves: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    if kind == "tensor":
-        return leaves[content]
-    if kind == "dict":
-        return {key: _unpack(item, leaves) for key, item in content}
-    return {"tuple": tuple, "list": list}[kind](_unpack(item, leaves) for item in content)
-
-
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write ``content`` to ``path`` at one stroke: a reader, or a program cut off, never leaves or finds half of it."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder of {os.fspath(path)!r} does not exist; make it first, as by mkdir")
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)

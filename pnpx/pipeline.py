@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pnpx.explanation import write_whole
+from pnpx.atomic import write_whole
 from pnpx.plan import Plan
 from pnpx.store import CONFIG, Record, Store
 from pnpx.subjects import Subject, one_line

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pnpx.explanation import write_whole
+from pnpx.atomic import write_whole
 
 if TYPE_CHECKING:
     from pnpx.text.record import TextExplanation

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pnpx.explanation import write_whole
+from pnpx.atomic import write_whole
 from pnpx.text import packing
 from pnpx.text.granularity import Unit
 from pnpx.text.segment import Span

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pnpx.explanation import write_whole
+from pnpx.atomic import write_whole
 from pnpx.zoo.datasets import SPLIT_SEED, TEST_SHARE, WEIGHTS, ZooData, data, scaling_of, training_scaling
 from pnpx.zoo.registry import METADATA_KEY, ZooEntry, entry, names
 

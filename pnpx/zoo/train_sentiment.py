@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pnpx.explanation import write_whole
+from pnpx.atomic import write_whole
 from pnpx.zoo.datasets import SPLIT_SEED, WEIGHTS
 from pnpx.zoo.examples import CLASS_NAMES
 from pnpx.zoo.rated import (
