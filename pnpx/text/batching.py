@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pnpx.text.reading import Reading
+from pnpx.text.unpadded import Reading
 
 
 def padded(readings: Sequence[Reading], pad: int) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from pnpx.suggest import nearest
 from pnpx.text.generation import Contrast
-from pnpx.text.reading import Reading
 from pnpx.text.returned import SPAN, logits_of, span_of
 from pnpx.text.targets import Outputs, classes_of, plain
 from pnpx.text.tasks import Kind, Task
 from pnpx.text.tokenizing import bare_ids
+from pnpx.text.unpadded import Reading
 
 
 def targets_of(targets: Any, n_texts: int, single: bool, kind: Kind) -> list[Any]:

@@ -9,11 +9,11 @@ import torch
 from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.text.batching import together
 from pnpx.text.granularity import Unit, units
-from pnpx.text.reading import Reading
 from pnpx.text.record import TextExplanation
 from pnpx.text.scoring import Job, Scored, score
 from pnpx.text.targets import Classes
 from pnpx.text.tasks import Task
+from pnpx.text.unpadded import Reading
 
 if TYPE_CHECKING:
     from pnpx.text.explainer import TextExplainer

@@ -13,8 +13,8 @@ from pnpx.explainers.record import predicted
 from pnpx.scores import Objective
 from pnpx.text.batching import padded
 from pnpx.text.encoded import Encoded
-from pnpx.text.reading import Reading
 from pnpx.text.scoring import Job, Scored, described, made
+from pnpx.text.unpadded import Reading
 
 if TYPE_CHECKING:
     from pnpx.text.explainer import TextExplainer

@@ -16,15 +16,17 @@ from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS
 from pnpx.text.batching import padded
 from pnpx.text.choice import targets_of
 from pnpx.text.classification import classified
+from pnpx.text.fitting import fitted, shortened
 from pnpx.text.gaps import warn_of_texts
 from pnpx.text.generation import count_of
 from pnpx.text.granularity import GRANULARITIES, Granularity
 from pnpx.text.positions import explained
-from pnpx.text.reading import Reading, Texts, fitted, is_single, read, shortened
+from pnpx.text.reading import Texts, is_single, read
 from pnpx.text.record import TextExplanation
 from pnpx.text.replacement import Absent, Replacement, absent, special_ids
 from pnpx.text.targets import classes_of, label_names
 from pnpx.text.tasks import Task, configuration, detect, known_tokens, length_limit
+from pnpx.text.unpadded import Reading
 
 _OWN = ("granularity", "aggregation", "reduce", "replacement")
 _GIVEN = {

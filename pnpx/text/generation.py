@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors import left_as_found, unwrapped
-from pnpx.text.reading import Reading, read_target
+from pnpx.text.reading import read_target
 from pnpx.text.tasks import Task, configuration, known_tokens
 from pnpx.text.tokenizing import tokenizer_as_found
+from pnpx.text.unpadded import Reading
 
 _BY_DEFAULT = 20
 """How many tokens transformers' ``generate`` makes where nothing says how many."""

@@ -13,11 +13,11 @@ from pnpx.attributors import left_as_found
 from pnpx.text.choice import chosen
 from pnpx.text.generation import continuation, shifted
 from pnpx.text.granularity import units
-from pnpx.text.reading import Reading
 from pnpx.text.record import TextExplanation
 from pnpx.text.scoring import Job, score
 from pnpx.text.targets import Outputs
 from pnpx.text.tasks import Task
+from pnpx.text.unpadded import Reading
 
 if TYPE_CHECKING:
     from pnpx.text.explainer import TextExplainer

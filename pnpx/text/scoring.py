@@ -16,9 +16,9 @@ from pnpx.text.batching import padded
 from pnpx.text.embedding import layer_of
 from pnpx.text.encoded import Encoded
 from pnpx.text.granularity import Unit
-from pnpx.text.reading import Reading
 from pnpx.text.replacement import special_ids
 from pnpx.text.targets import Outputs
+from pnpx.text.unpadded import Reading
 
 if TYPE_CHECKING:
     from pnpx.text.explainer import TextExplainer
