@@ -1,8 +1,8 @@
-"""From settings to the work to do where models read texts: the checks that :mod:`pnpx.plan` makes for the others."""
+"""From settings to the work to do where models read texts: the checks that :mod:`pnpx.checker` makes for the others."""
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,11 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors import unwrapped
+from pnpx.checker import Checker, known_models
 from pnpx.config import ExplainerChoice, ModelChoice, Settings
 from pnpx.explainers import Explainer, explainers
-from pnpx.explainers.gradient import Gradient
-from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.extractors import Signature
 from pnpx.maker import Maker, required
-from pnpx.plan import Checker, known_models
 from pnpx.source import KeyPath
 from pnpx.store import Names
 from pnpx.subjects import Subject, one_line
@@ -29,6 +27,7 @@ from pnpx.text.pretrained import PREFIX, load_pretrained, quietly
 from pnpx.text.reading import read
 from pnpx.text.samples import TextSample, TextSamples, read_file
 from pnpx.text.tasks import detect, known_tokens, length_limit
+from pnpx.textmaker import TextMaker, TextSubject
 from pnpx.texttargets import GENERATES, TextTargets
 
 _CHOICES: Mapping[str, Sequence[str]] = {
@@ -59,15 +58,6 @@ def for_texts_only(settings: Settings) -> list[KeyPath]:
 
 def _reads_texts(choice: ModelChoice) -> bool:
     return choice.factory is None and (choice.name in zoo.text_names() or str(choice.name).startswith(PREFIX))
-
-
-@dataclass(frozen=True, eq=False)
-class TextSubject(Subject):
-    """A model that reads texts, its tokenizer, and what it does, as :class:`pnpx.text.tasks.Task` has it."""
-
-    data: TextSamples
-    tokenizer: Any = None
-    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,35 +208,6 @@ class TextChecker(Checker):
 
     def maker_of(self, kind: type[Explainer], subject: Subject, parameters: Mapping[str, Any]) -> Maker:
         return TextMaker(kind, subject, dict(parameters), self.settings.text.generation)
-
-
-@dataclass(frozen=True)
-class TextMaker(Maker):
-    """Makes an explainer of texts of one kind for a model, at any layer, and without any of its ``arguments``."""
-
-    generation: Mapping[str, Any]
-
-    def __call__(self, layer: str | None, left_out: Collection[str]) -> TextExplainer:
-        return self._of(self.kind, layer, {key: value for key, value in self.arguments.items() if key not in left_out})
-
-    def rehearse(self, layer: str | None, left_out: Collection[str], index: int) -> None:
-        """Raise what the explainer would raise for the text, as far as one gradient at the layer tells."""
-        made = self(layer, left_out)
-        if layer is None or issubclass(self.kind, PerturbationExplainer):
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what there is to warn of, the job itself will say
-            data: Any = self.subject.data
-            target = data.inputs[index].target
-            generates = target is None and getattr(self.subject, "kind", "") in GENERATES
-            short = {**self.generation, "max_new_tokens": 1} if generates else {}
-            gradient = self._of(Gradient, layer, {"granularity": made.granularity})
-            gradient(data.take([index]), None if target is None else [target], **short)
-
-    def _of(self, kind: type[Explainer], layer: str | None, arguments: dict[str, Any]) -> TextExplainer:
-        place = {} if layer is None else {"layer": layer}
-        tokenizer = self.subject.tokenizer if isinstance(self.subject, TextSubject) else None
-        return TextExplainer(kind, self.subject.module, tokenizer, **arguments, **place)
 
 
 def explains_texts(kind: type[Explainer]) -> bool:
