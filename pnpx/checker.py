@@ -10,10 +10,10 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors.places import resolve
-from pnpx.config import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
 from pnpx.explainers import Explainer, explainers
 from pnpx.faults import faults, in_words
 from pnpx.maker import Maker, required
+from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
 from pnpx.source import KeyPath, Source
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out

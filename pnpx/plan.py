@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pnpx.checker import Checker
-from pnpx.config import Settings, parse, unique
+from pnpx.config import parse, unique
+from pnpx.schema import Settings
 from pnpx.source import ConfigError, Source
 from pnpx.subjects import Code, Subject
 from pnpx.tasks import Task

@@ -117,6 +117,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
     return Source(path, data, lines, placed, OmegaConf.to_yaml(config))
 
 
+def shown(given: object) -> str:
+    """A value as a YAML writer knows it, at most some words long."""
+    if given is None:
+        return "empty (null)"
+    text = str(given).lower() if isinstance(given, bool) else repr(given)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx import zoo
-from pnpx.config import DataChoice, ModelChoice
+from pnpx.schema import DataChoice, ModelChoice
 from pnpx.suggest import nearest
 from pnpx.text.samples import TextSamples
 

@@ -13,10 +13,10 @@ from torch import nn
 from pnpx import zoo
 from pnpx.attributors import unwrapped
 from pnpx.checker import Checker, known_models
-from pnpx.config import ExplainerChoice, ModelChoice, Settings
 from pnpx.explainers import Explainer, explainers
 from pnpx.extractors import Signature
 from pnpx.maker import Maker, required
+from pnpx.schema import ExplainerChoice, ModelChoice, Settings
 from pnpx.source import KeyPath
 from pnpx.store import Names
 from pnpx.subjects import Subject, one_line

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pnpx.config import Settings
+from pnpx.schema import Settings
 from pnpx.source import KeyPath
 from pnpx.suggest import nearest
 from pnpx.text.samples import TextSample, TextSamples

@@ -152,7 +152,10 @@ def test_the_package_is_marked_as_typed():
 
 def test_layers_of_the_package_import_one_way():
     """What computes knows nothing of what draws, stores, and runs."""
-    upper = ("cli", "pipeline", "report", "plots", "zoo", "config", "store", "plan", "subjects", "testing")
+    upper = (
+        *("cli", "pipeline", "report", "plots", "zoo", "config", "schema", "checker", "store", "plan", "subjects"),
+        "testing",
+    )
     core = [
         name
         for name in MODULES
