@@ -1,8 +1,10 @@
 """Timing things that are compared in turns, so that what else the machine does meets them alike."""
 
+import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
@@ -50,7 +52,8 @@ def in_turns(contestants: Mapping[str, Callable[[], object]], pace: Pace) -> dic
     """The durations of each contestant in seconds, one a turn.
 
     Each runs once beforehand, which warms it up. Every turn runs all of them, in the opposite order of the one before,
-    so that a machine that gets slower or faster all the while favours none.
+    so that a machine that gets slower or faster all the while favours none. As with ``timeit``, Python's search for
+    cycles of objects waits until a turn is over: it takes longer the more libraries are loaded, whoever sets it off.
     """
     now = CLOCKS[pace.clock]
     durations: dict[str, list[float]] = {name: [] for name in contestants}
@@ -63,8 +66,19 @@ def in_turns(contestants: Mapping[str, Callable[[], object]], pace: Pace) -> dic
     began = time.perf_counter()
     while len(durations[order[0]]) < pace.rounds or time.perf_counter() - began + turn < pace.seconds:
         for name in order:
-            start = now()
-            contestants[name]()
-            durations[name].append(now() - start)
+            with _no_collection():
+                start = now()
+                contestants[name]()
+                durations[name].append(now() - start)
         order.reverse()
     return durations
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -65,11 +65,15 @@ def _walk(value: Any) -> Iterator[Tensor | PackedSequence]:
 
 def is_packed(value: Structure) -> list[bool]:
     """For each tensor of ``value``, whether it stands for a ``PackedSequence``."""
+    if isinstance(value, Tensor):
+        return [False]
     return [isinstance(leaf, PackedSequence) for leaf in _walk(value)]
 
 
 def tensors(value: Structure) -> list[Tensor]:
     """The tensors in ``value``, depth first; a ``PackedSequence`` as (batch, time, features), padded with zeros."""
+    if isinstance(value, Tensor):
+        return [value]
     return [padded(leaf)[0] if isinstance(leaf, PackedSequence) else leaf for leaf in _walk(value)]
 
 
@@ -98,6 +102,8 @@ def rebuild(value: Structure, replacements: Sequence[Any], repeats: int = 1) -> 
     ``repeats`` says how many times over the replacement of a ``PackedSequence`` holds the batch: its rows have the
     lengths of the original ones, that many times.
     """
+    if isinstance(value, Tensor):
+        return replacements[0]
     supply = iter(replacements)
 
     def put(leaf: Tensor | PackedSequence) -> Any:

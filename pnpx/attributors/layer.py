@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import isnan
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from pnpx.attributors.base import Attributor, Bound, Point, explainable
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Key, Watch, can_be_hollow, reads
+from pnpx.attributors.needed import Dropped, Key, Watch, can_be_hollow, reads
 from pnpx.attributors.passes import concerned, enclosing, repeat
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Reached, Recording
@@ -86,6 +87,7 @@ class LayerBound(Bound):
         # Which of the arguments' tensors were watched, and which of these a replay does not read.
         self._watched: set[int] = set()
         self._unread: frozenset[int] = frozenset()
+        self._unread_arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._probed, self._rows = False, rows
         provable = self._replay is None and rows >= 2 * self.batch_size and self._axes_suggested(place)
         self._axes, self._prefix_axes = self._axes_by_size(place) if provable else self._find_axes(place)
@@ -321,6 +323,9 @@ class LayerBound(Bound):
 
     def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a replay, which may read none of them: what it leaves out does."""
+        if watch is None and copies in self._unread_arguments:
+            args, kwargs = self._unread_arguments[copies]
+            return args, dict(kwargs)
         numbers = itertools.count()
 
         def make(leaf: Tensor, copies: int, axis: int | None) -> Tensor:
@@ -336,7 +341,12 @@ class LayerBound(Bound):
                 return watch.stand_in((_ARGUMENTS, index), stand_in, partial(repeat, leaf, copies, axis))
             return repeat(leaf, copies, axis)
 
-        return arguments(self.call, copies, make=make)
+        args, kwargs = arguments(self.call, copies, make=make)
+        unchangeable = (Dropped, bool, int, float, str, type(None))
+        if all(isinstance(value, unchangeable) for value in (*args, *kwargs.values())):
+            # There is nothing in them that the model could change: they serve all passes.
+            self._unread_arguments[copies] = args, dict(kwargs)
+        return args, kwargs
 
     @cached_property
     def _concerned(self) -> frozenset[int]:
@@ -373,13 +383,13 @@ class LayerBound(Bound):
         clean: Point = [value.tensor for value in self.values]
         if other is None:
             return holds(self._replayed([clean], watch), self._output, 1, 0)
-        # With others on both sides, since what depends on the rows before it need not depend on those behind: in one
-        # pass of three copies, or else of two whose samples are clean in turn.
-        if self._rows >= 3 * self.batch_size:
-            return holds(self._replayed([other, clean, other], watch), self._output, 3, 1)
+        # With others on both sides, since what depends on the rows before it need not depend on those behind: two
+        # copies whose samples are clean in turn; of one sample three copies, or the two orders one after the other.
         if self.batch_size > 1:
             mixed = [self._in_turn(clean, other), self._in_turn(other, clean)]
             return turns(self._replayed(mixed, watch), self._output, self.batch_size)
+        if self._rows >= 3:
+            return holds(self._replayed([other, clean, other], watch), self._output, 3, 1)
         orders: list[tuple[list[Point], int]] = [([other, clean], 1), ([clean, other], 0)]
         return all(holds(self._replayed(points, watch), self._output, 2, at) for points, at in orders)
 
@@ -415,7 +425,11 @@ class LayerBound(Bound):
 
 
 def _holds_nan(output: Any) -> bool:
-    return any(leaf.is_floating_point() and bool(leaf.isnan().any()) for leaf in tensors(output))
+    # A sum, which a NaN makes NaN, takes less time than to look at each number; but so does infinity less infinity.
+    return any(
+        leaf.is_floating_point() and isnan(float(leaf.detach().sum())) and bool(leaf.isnan().any())
+        for leaf in tensors(output)
+    )
 
 
 def _get(location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -90,7 +90,9 @@ class Recording(Pass):
         copied: bool = False,
     ) -> None:
         super().__init__(places, tap)
-        self._anchors, self._keep, self._stop, self._copied = anchors, keep, stop, copied
+        # Each is needed once, and then let go: what made it may hold this recording.
+        self._anchors = dict(enumerate(anchors))
+        self._keep, self._stop, self._copied = keep, stop, copied
         self.values: dict[int, Structure] = {}
         self.counts_at: dict[int, Counter[int]] = {}
         self.prefix: list[Event] | None = None
@@ -138,7 +140,7 @@ class Recording(Pass):
             return value
         self.counts_at[number] = self.counts.copy()
         self.values[number] = value
-        anchored = self._anchors[number](value)
+        anchored = self._anchors.pop(number)(value)
         if self._stop and len(self.values) == len(self.places):
             raise Reached
         return anchored

@@ -1,15 +1,14 @@
 """Arrays as tensors, in the model's precision and on its device."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.extractors.call import Call
-from pnpx.structure import is_container
 
 
 def placed(model: nn.Module, call: Call) -> Call:
@@ -17,16 +16,8 @@ def placed(model: nn.Module, call: Call) -> Call:
     parameters = list(model.parameters())
     devices = {parameter.device for parameter in parameters}
     device = devices.pop() if len(devices) == 1 else None  # a model spread over devices moves its inputs itself
-    floats = [parameter.dtype for parameter in parameters if parameter.is_floating_point()]
-
-    def tensor(value: Any) -> Any:
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
-            native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
-            array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)
-            return array.to(floats[0]) if array.is_floating_point() and floats else array
-        if is_container(value) and not isinstance(value, PackedSequence):
-            return type(value)(map(tensor, value)) if type(value) in (tuple, list) else value
-        return value
+    floats = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
+    tensor = partial(_as_tensors, floats=floats)
 
     def place(value: Tensor) -> Tensor:
         moved = value if device is None or value.device == device else value.to(device)
@@ -43,3 +34,14 @@ def placed(model: nn.Module, call: Call) -> Call:
         call.steps,
     )
     return converted.map(place)
+
+
+def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
+    """``value`` with its arrays as tensors, those of floats in the precision ``floats``, if there is one."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
+        native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
+        array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)
+        return array.to(floats) if array.is_floating_point() and floats is not None else array
+    if type(value) in (tuple, list):
+        return type(value)(_as_tensors(item, floats) for item in value)
+    return value

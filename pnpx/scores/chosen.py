@@ -28,6 +28,7 @@ class Chosen(Aim):
         self._indices: tuple[Tensor, ...] | None = None  # one (batch, n_targets) an axis of the output after the batch
         self._weights: Tensor | None = None
         self._shared = False  # whether the weights are one for all samples
+        self._selected: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, ...]]] = {}
         if targets is None:
             self._predict()
             return
@@ -79,11 +80,21 @@ class Chosen(Aim):
                     f"but {len(self._indices)} were given; give a tuple of them, such as {(0,) * (read.ndim - 1)}"
                 )
             read = read[:, None]
-        for axis, index in enumerate(self._indices, start=1):
-            self._require_range(index, read.shape[axis], axis, read.ndim)
-        rows = torch.arange(len(read), device=read.device)
-        columns = zip(*(index.unbind(1) for index in self._indices), strict=True)
-        return [read[(rows, *(index.to(read.device).repeat(copies) for index in column))] for column in columns]
+        return [read[selection] for selection in self._selections(read, copies)]
+
+    def _selections(self, read: Tensor, copies: int) -> list[tuple[Tensor, ...]]:
+        """For each target what indexes its scores in ``read``; the same for all outputs of one shape."""
+        key = (read.shape, read.device)
+        if key not in self._selected:
+            indices = self._indices or ()
+            for axis, index in enumerate(indices, start=1):
+                self._require_range(index, read.shape[axis], axis, read.ndim)
+            rows = torch.arange(len(read), device=read.device)
+            columns = zip(*(index.unbind(1) for index in indices), strict=True)
+            self._selected[key] = [
+                (rows, *(index.to(read.device).repeat(copies) for index in column)) for column in columns
+            ]
+        return self._selected[key]
 
     def _read(self, output: Any, copies: int) -> Tensor:
         read = self._reader.read(output)

@@ -39,6 +39,7 @@ EVERY_MODEL: tuple[Property, ...] = (
 
 ONE_MODEL: Mapping[Property, tuple[str, Layer]] = {
     conduct.works_in_several_threads: ("conv", "block"),
+    conduct.lets_go_of_what_it_used: ("conv", "block"),
     parameters.constructing_only_stores: ("mlp", None),
     parameters.is_frozen: ("mlp", None),
     parameters.retuning_changes_the_result: ("mlp", None),

@@ -5,6 +5,7 @@ hold.
 """
 
 import copy
+import gc
 import random
 import threading
 from typing import Any
@@ -168,6 +169,31 @@ def repeatable_without_global_randomness(kind: type[Explainer], case: Case, laye
         "the random state of NumPy must not change",
     )
     require_equal(found, expected, "a second call", tolerance=0)
+
+
+def lets_go_of_what_it_used(kind: type[Explainer], case: Case, layer: Layer) -> None:
+    """When it is done, no tensor is left but the result: none waits, in a cycle of objects, for Python to find it.
+
+    Such cycles can hold the memory of an accelerator for long: Python does not know how large tensors are.
+    """
+    one = explainer(kind, case, layer)
+    one.attribute(case.batch, case.targets)  # what is made once and kept, is made here
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(tensor) for tensor in _all_tensors()}
+        one.attribute(case.batch, case.targets)
+        shapes = [tuple(tensor.shape) for tensor in _all_tensors() if id(tensor) not in before]
+    finally:
+        if enabled:
+            gc.enable()
+    require(not shapes, f"no tensor may be left behind, but those of shapes {shapes} are")
+
+
+def _all_tensors() -> list[Tensor]:
+    # By their types: to ask some other objects of what class they are is to warn that they are deprecated.
+    return [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
 
 
 def _draw() -> None:
