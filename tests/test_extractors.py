@@ -203,6 +203,20 @@ def test_labels_do_not_reach_even_a_model_that_takes_anything(name):
     assert list(call.kwargs) == ["x"]
 
 
+def test_labels_in_second_place_do_not_reach_a_model_that_can_do_without():
+    seen = []
+
+    class Trained(nn.Linear):
+        def forward(self, x, labels=None):
+            seen.append(labels)
+            return super().forward(x)
+
+    model = Trained(3, 2)
+    (found,) = pnpx.Gradient(model).attribute((X, Z), 1)
+    torch.testing.assert_close(found, model.weight[1].detach().expand(2, 3))
+    assert seen and all(labels is None for labels in seen)
+
+
 def test_what_the_model_does_not_run_without_is_no_label():
     class Both(nn.Module):
         def forward(self, x, y):

@@ -233,6 +233,20 @@ def test_a_callable_score_sees_the_extracted_output_in_its_mode():
     torch.testing.assert_close(scores[0], OUT.softmax(1)[:, 0])
 
 
+def test_lists_of_the_batch_are_cut_with_it_for_a_callable():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    batch = {"x": torch.randn(4, 3, dtype=torch.float64), "labels": [0, 0, 1, 1]}
+
+    def score(output, batch):
+        return torch.stack([row[label] for row, label in zip(output, batch["labels"], strict=True)])
+
+    whole, parts = (
+        pnpx.Gradient(model, forward_arg_extractor="x", batch_size=size).attribute(batch, score) for size in (4, 2)
+    )
+    torch.testing.assert_close(parts, whole)
+
+
 @pytest.mark.parametrize("returned, what", [
     (OUT.sum(), "a tensor of shape () and torch.float64"), (OUT, "a tensor of shape (3, 5) and torch.float64"),
     (OUT[:2, 0], "a tensor of shape (2,) and torch.float64"), (OUT.argmax(1), "a tensor of shape (3,) and torch.int64"),
