@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pnpx import ExpectedGradients
+from tests.errors import raises
 from tests.explainers.probes import Quadratic, Spy
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
@@ -159,7 +160,7 @@ def test_ids_as_baselines_of_an_embedding():
 ])
 def test_errors(net, baselines, inputs, kind, message):
     model = net if isinstance(inputs, torch.Tensor) else Two().double()
-    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+    with raises(kind, message):
         ExpectedGradients(model, baselines=baselines).attribute(inputs, 0)
 
 

@@ -1,6 +1,5 @@
 """Units of texts taken away, against direct calls of the model: replaced by a token, by zeros, or deleted."""
 
-import re
 from itertools import permutations
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 import pnpx
 from pnpx.text import Contrast, TextExplainer, units
 from pnpx.text.encoded import Encoded
+from tests.errors import raises
 from tests.text.tiny import WORDS, bert, bert_tokenizer, gpt2, ids_of, t5
 
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -426,7 +426,7 @@ def test_tokens_that_the_model_does_not_know_are_not_taken():
     (pnpx.KernelShap, {"n_iter": 1}, ValueError, "`n_iter >= 2` must hold, but got n_iter=1"),
 ])  # fmt: skip
 def test_wrong_parameters(method, parameters, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with raises(error, message):
         TextExplainer(method, bert(), bert_tokenizer(["unk"]), **parameters)
 
 

@@ -1,7 +1,6 @@
 """Each form of texts and targets, against the same given in the plainest form; and what is said of those not right."""
 
 import copy
-import re
 import warnings
 from functools import partial
 
@@ -11,6 +10,7 @@ import torch
 
 import pnpx
 from pnpx.text import TextExplainer
+from tests.errors import raises
 from tests.text import tiny
 
 WORDS = tiny.WORDS[:17]  # whose numbers are in what is said of wrong ids
@@ -254,7 +254,7 @@ def test_nothing(explain):
     ],
 )
 def test_what_is_no_text(explain, texts, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with raises(error, message):
         explain(texts)
 
 
@@ -326,7 +326,7 @@ def test_several_classes_a_text(explain):
     ],
 )
 def test_wrong_classes(explain, targets, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with raises(error, message):
         explain(TEXTS, targets=targets)
 
 
@@ -429,7 +429,7 @@ def test_masks_in_every_form(tokenizer):
     ],
 )
 def test_wrong_outputs(tokenizer, head, targets, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with raises(error, message):
         TextExplainer(pnpx.Gradient, bert(head), tokenizer)("a film", targets=targets)
 
 
