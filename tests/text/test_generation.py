@@ -3,7 +3,6 @@
 import copy
 import re
 import warnings
-from functools import partial
 
 import pytest
 import torch
@@ -34,8 +33,24 @@ def tokenizer():
     return made
 
 
-gpt2 = partial(tiny.gpt2, words=WORDS, pad_token_id=0)
-llama, t5, bart, ids_of = (partial(made, words=WORDS) for made in (tiny.llama, tiny.t5, tiny.bart, tiny.ids_of))
+def gpt2(**options):
+    return tiny.gpt2(words=WORDS, pad_token_id=0, **options)
+
+
+def llama(**options):
+    return tiny.llama(words=WORDS, **options)
+
+
+def t5():
+    return tiny.t5(words=WORDS)
+
+
+def bart():
+    return tiny.bart(words=WORDS)
+
+
+def ids_of(text):
+    return tiny.ids_of(text, WORDS)
 
 
 def rows(model, prompt, target, score=lambda logits, token: logits[token]):
