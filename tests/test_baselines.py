@@ -1,6 +1,6 @@
 """What "absent" means, against the definitions written out."""
 
-import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 
 from pnpx.baselines import BASELINES, baseline_call, blur, mean, zeros
 from pnpx.extractors import Call
+from tests.errors import raises
 
 X = torch.arange(24.0).reshape(2, 3, 4)
 
@@ -20,8 +21,7 @@ def two(left, right):
     return Call((left, right), (None, None))
 
 
-def error(message):
-    return pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}$")
+error = partial(raises, (ValueError, TypeError))
 
 
 def test_zeros():

@@ -483,6 +483,20 @@ def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
     assert outcome.made == 3
 
 
+@pytest.mark.parametrize("more, problem", [
+    ("output: .", r"output: would overwrite this configuration with the one as run, config.yaml"),
+    ('output: "a\\0b"', r"output: must be the name of a folder, but holds a null character"),
+    ('output: "${"', r"no valid YAML"),
+    ("output: out\ntitle: ${oc.env:HOME}", r"\$\{oc.env:...\} calls a resolver; only references to keys"),
+])
+def test_configurations_that_would_do_harm(tmp_path, monkeypatch, more, problem):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: digits_rnn\ndata: {{samples: 1}}\nexplainers: [{{name: Gradient}}]\n{more}\n")
+    with pytest.raises(ConfigError, match=problem):
+        plan(config)
+
+
 @pytest.mark.parametrize("name", sorted(configs()))
 def test_shipped_configurations_have_no_problem(name):
     if name == "sentiment":

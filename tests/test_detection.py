@@ -1,6 +1,6 @@
 """The D-RISE score of boxes, against its formula (arXiv:2006.03204, section 3.2) written out in numpy."""
 
-import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch import nn
 
 import pnpx
 from pnpx.scores import Objective
+from tests.errors import raises
 
 
 def overlap(one, other):
@@ -54,8 +55,7 @@ def listed(tensor, classes=False):
     return [{"boxes": s[:, :4], "scores": s[:, 4], "labels": s[:, 5:].argmax(1)} for s in tensor]
 
 
-def error(message):
-    return pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$")
+error = partial(raises, (TypeError, ValueError))
 
 
 def test_tensors_of_boxes():

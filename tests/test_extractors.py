@@ -1,7 +1,6 @@
 """Every kind of batch becomes the call that was meant; every misunderstanding an error that says what to do."""
 
 import functools
-import re
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from transformers import BatchEncoding
 
 import pnpx
 from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Shared, Signature, extract, named_by
+from tests.errors import raises
 
 X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
 Pair = namedtuple("Pair", "image target")
@@ -69,10 +69,6 @@ class Positional(nn.Module):
         return image
 
 
-def error(kind, message):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
-
-
 def same(one, other):
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
@@ -120,7 +116,7 @@ def test_readable():
     (5, "x", LookupError, "a int as batch has no part 'x'; there are none"),
 ])
 def test_parts_that_are_not_there(batch, key, kind, message):
-    with error(kind, message):
+    with raises(kind, message):
         Item(key)(batch)
 
 
@@ -201,6 +197,20 @@ def test_call(model, batch, forward, additional, args, kwargs, explained):
 def test_labels_do_not_reach_even_a_model_that_takes_anything(name):
     call = extract(Anything(), {"x": X, name: Z.float()})
     assert list(call.kwargs) == ["x"]
+
+
+def test_labels_in_second_place_do_not_reach_a_model_that_can_do_without():
+    seen = []
+
+    class Trained(nn.Linear):
+        def forward(self, x, labels=None):
+            seen.append(labels)
+            return super().forward(x)
+
+    model = Trained(3, 2)
+    (found,) = pnpx.Gradient(model).attribute((X, Z), 1)
+    torch.testing.assert_close(found, model.weight[1].detach().expand(2, 3))
+    assert seen and all(labels is None for labels in seen)
 
 
 def test_what_the_model_does_not_run_without_is_no_label():
@@ -424,7 +434,7 @@ def test_batch_size(batch, forward, size):
 ])
 def test_no_batch_size(forward, kind, message):
     count = len(forward) if isinstance(forward, (tuple, dict)) else 1
-    with error(kind, message):
+    with raises(kind, message):
         Call(forward, (None,) * count).batch_size  # noqa: B018
 
 
@@ -463,7 +473,7 @@ def test_no_batch_size(forward, kind, message):
     (One(), {"image": X}, "image", ["imag"], LookupError, "the batch has no part 'imag'; the nearest: 'image'"),
 ])
 def test_errors(model, batch, forward, additional, kind, message):
-    with error(kind, message):
+    with raises(kind, message):
         extract(model, batch, forward, additional)
 
 

@@ -465,6 +465,35 @@ def test_an_in_place_operation_on_the_input_leaves_the_batch_alone():
     assert (found[0, [0, 2]] == 0).all()
 
 
+@pytest.mark.parametrize("kind", [pnpx.Gradient, pnpx.SmoothGrad, pnpx.VarGrad, pnpx.IntegratedGradients])
+@pytest.mark.parametrize("layer", [None, "first"])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_a_model_that_changes_its_arguments_in_place(kind, layer, batch_size):
+    class Net(nn.Module):
+        def __init__(self, careful):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.careful = nn.Linear(3, 3), nn.Linear(3, 2), careful
+            self.double()
+
+        def forward(self, x, y):
+            if self.careful:
+                x, y = x * 2, y + 1
+            else:
+                x *= 2
+                y += 1
+            return self.second(torch.tanh(self.first(x)) * x * y)
+
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    given = x.clone(), x.abs()
+    options = {"forward_arg_extractor": 0, "additional_forward_arg_extractor": 1, "layer": layer}
+    found, expected = (
+        kind(Net(careful), batch_size=batch_size, **options).attribute(given, 1) for careful in (False, True)
+    )
+    close(found, expected)
+    assert torch.equal(given[0], x) and torch.equal(given[1], x.abs())
+
+
 # The state of the model
 
 

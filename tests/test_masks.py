@@ -1,6 +1,5 @@
 """Groups of features, against numbers written out."""
 
-import re
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from torch import nn
 import pnpx
 from pnpx.attributors import Value
 from pnpx.masks import GROUPINGS, Patches, channel_of, channels, elements, positions
+from tests.errors import raises
 
 
 class Sum(nn.Module):
@@ -31,10 +31,6 @@ def same_group(found):
     """Which elements have equal values, as numbers in the order in which they are met."""
     numbers = {}
     return torch.tensor([numbers.setdefault(value, len(numbers)) for value in found.flatten().tolist()])
-
-
-def error(kind, message):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
 
 
 def test_elements_positions_channels():
@@ -156,7 +152,7 @@ def test_a_mapping_of_groups():
     batch = {"left": torch.tensor([[1.0, 2.0]]), "right": torch.tensor([[1.0, 1.0]])}
     explainer = pnpx.FeatureAblation(Named(), groups={"right": [0, 0]})
     torch.testing.assert_close(explainer.by_group(batch), torch.tensor([[3.0, 1.0, 4.0]]))
-    with error(LookupError, "there is nothing 'rihgt' to group; the nearest: 'right'"):
+    with raises(LookupError, "there is nothing 'rihgt' to group; the nearest: 'right'"):
         pnpx.FeatureAblation(Named(), groups={"rihgt": [0, 0]}).attribute(batch)
 
 
@@ -180,17 +176,17 @@ X = torch.rand(2, 3, 4)
      "(2, 2)"),
 ], ids=str)
 def test_what_does_not_fit(groups, kind, message):
-    with error(kind, message):
+    with raises(kind, message):
         ablate(X, groups=groups)
 
 
 def test_what_does_not_fit_several():
-    with error(ValueError, "several tensors are explained, so groups given as ints must be a tuple (of a mapping: a "
-               "mapping) of them, but are a Tensor"):
+    with raises(ValueError, "several tensors are explained, so groups given as ints must be a tuple (of a mapping: a "
+                "mapping) of them, but are a Tensor"):
         ablate({"a": X[:, 0], "b": X[:, 1]}, model=Two(), groups=torch.zeros(4).long())
-    with error(ValueError, "there are 2 tensors to group, so as many groupings, but 3 were given"):
+    with raises(ValueError, "there are 2 tensors to group, so as many groupings, but 3 were given"):
         ablate((X, X), groups=(None, None, None))
-    with error(ValueError, "channel_axis must be one of the axes 1 to 2 of the value, but is 0"):
+    with raises(ValueError, "channel_axis must be one of the axes 1 to 2 of the value, but is 0"):
         ablate(X, channel_axis=0)
 
 

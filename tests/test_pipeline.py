@@ -1,27 +1,18 @@
 """A run makes what the configuration says, once, and loses nothing that it finished."""
 
-import io
 import json
-import os
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pnpx
 from pnpx import zoo
 from pnpx.explanation import Explanation
-from pnpx.pipeline import run
-from pnpx.plan import plan
+from tests.space import changed, space_fixture
 
 CONFIG = """\
 title: Two of them
@@ -40,40 +31,7 @@ FILES = [
     "breast_cancer_mlp/SmoothGrad/hidden1",
     "breast_cancer_mlp/SmoothGrad/inputs",
 ]
-
-
-@dataclass(frozen=True)
-class Space:
-    """A configuration and its output folder."""
-
-    config: Path
-    folder: Path
-
-    def run(self, *overrides, force=False):
-        now = lambda: datetime(2026, 1, 2, 3, 4)  # noqa: E731
-        return run(plan(self.config, overrides), force=force, quiet=True, now=now)
-
-    def stamps(self, pattern="**/*.safetensors"):
-        """When each file was last written, by its path in the folder."""
-        return {str(path.relative_to(self.folder)): path.stat().st_mtime_ns for path in self.folder.glob(pattern)}
-
-
-@pytest.fixture
-def space(tmp_path, monkeypatch, request):
-    """A configuration in a folder of its own; pictures are a dot each, for speed, but where a test is of them."""
-    if "pictures" not in request.node.name:
-        dot = io.BytesIO()
-        FigureCanvasAgg(Figure(figsize=(0.01, 0.01))).print_png(dot)
-        monkeypatch.setattr("pnpx.pipeline._png", lambda figure: dot.getvalue())
-        monkeypatch.setattr(Explanation, "plot", lambda self: None)
-        monkeypatch.setattr("pnpx.plots.plot_input", lambda explanation: None)
-    config, folder = tmp_path / "run.yaml", tmp_path / "out"
-    config.write_text(CONFIG.replace("{folder}", str(folder)))
-    return Space(config, folder)
-
-
-def changed(before, after):
-    return sorted(name for name in after if before.get(name) != after[name])
+space = space_fixture(CONFIG, ".safetensors")
 
 
 def test_writes_attributions_pictures_and_a_report(space):
@@ -259,33 +217,9 @@ def test_a_full_disk_ends_the_run(space, monkeypatch):
         space.run()
 
 
-KILLED = """
-import os, signal
-from pnpx.cli import main
-
-replace, count = os.replace, 0
-
-def killed(source, target):
-    global count
-    if str(target).endswith(".safetensors"):
-        count += 1
-        if count == {fatal} and {before}:
-            os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-    if count == {fatal} and str(target).endswith(".safetensors"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.replace = killed
-main()
-"""
-
-
 @pytest.mark.parametrize("before", [True, False], ids=["while a sample is saved", "between two samples"])
 def test_a_killed_run_loses_no_finished_sample(space, before):
-    code = KILLED.format(fatal=4, before=before)
-    environment = {**os.environ, "PYTHONPATH": str(Path(pnpx.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code, "explain", str(space.config), "--quiet"], env=environment)
-    assert done.returncode == -signal.SIGKILL
+    space.run_killed(4, before)
     finished = space.stamps()
     assert len(finished) == (3 if before else 4)
     assert len(list(space.folder.glob("**/.*.part"))) == (1 if before else 0)

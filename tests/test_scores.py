@@ -1,6 +1,5 @@
 """Every form of target and of score, against the score written out."""
 
-import re
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 import pnpx
 from pnpx.scores import Objective, find_output, rows_of_targets, split_copies
+from tests.errors import raises
 
 BATCH, CLASSES = 3, 5
 OUT = torch.randn(BATCH, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -24,10 +24,6 @@ Named = namedtuple("Named", "hidden logits")
 class Record:
     hidden: torch.Tensor
     logits: torch.Tensor
-
-
-def error(kind, message):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
 
 
 def scored(targets, output=OUT, copies=1, batch="the batch", batch_size=BATCH, clean=None, **options):
@@ -233,6 +229,20 @@ def test_a_callable_score_sees_the_extracted_output_in_its_mode():
     torch.testing.assert_close(scores[0], OUT.softmax(1)[:, 0])
 
 
+def test_lists_of_the_batch_are_cut_with_it_for_a_callable():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    batch = {"x": torch.randn(4, 3, dtype=torch.float64), "labels": [0, 0, 1, 1]}
+
+    def score(output, batch):
+        return torch.stack([row[label] for row, label in zip(output, batch["labels"], strict=True)])
+
+    whole, parts = (
+        pnpx.Gradient(model, forward_arg_extractor="x", batch_size=size).attribute(batch, score) for size in (4, 2)
+    )
+    torch.testing.assert_close(parts, whole)
+
+
 @pytest.mark.parametrize("returned, what", [
     (OUT.sum(), "a tensor of shape () and torch.float64"), (OUT, "a tensor of shape (3, 5) and torch.float64"),
     (OUT[:2, 0], "a tensor of shape (2,) and torch.float64"), (OUT.argmax(1), "a tensor of shape (3,) and torch.int64"),
@@ -242,9 +252,9 @@ def test_what_a_callable_must_return(returned, what):
     message = (
         f"a callable score must return one float a sample, a tensor of shape ({BATCH},), but returned {what}"
     )
-    with error(TypeError, message):
+    with raises(TypeError, message):
         scored(lambda output, batch: returned)
-    with error(TypeError, message):
+    with raises(TypeError, message):
         scored(None, score=lambda output, targets: returned)
 
 
@@ -266,8 +276,8 @@ def test_the_output_is_found(output):
     ({"ids": torch.ones(3, dtype=torch.int64)}, "the parts 'ids'"),
 ])
 def test_the_output_is_not_clear(output, what):
-    with error(TypeError, f"the model returned {what}, in which the scores are not clear; say where: "
-                          "output_extractor='logits'"):
+    with raises(TypeError, f"the model returned {what}, in which the scores are not clear; say where: "
+                           "output_extractor='logits'"):
         find_output(output)
 
 
@@ -413,7 +423,7 @@ BAD_TARGETS = [
 
 @pytest.mark.parametrize("targets, options, kind, message", BAD_TARGETS, ids=lambda value: str(value)[:40])
 def test_errors(targets, options, kind, message):
-    with error(kind, message):
+    with raises(kind, message):
         scored(targets, **options)
 
 
@@ -428,7 +438,7 @@ def test_errors(targets, options, kind, message):
 ])
 @pytest.mark.parametrize("batch_size", [2, 4])
 def test_targets_of_half_the_batch_are_not_those_of_each_half(targets, message, batch_size):
-    with error(ValueError, message):
+    with raises(ValueError, message):
         pnpx.Gradient(nn.Linear(3, 5), batch_size=batch_size).attribute(torch.ones(4, 3), targets)
 
 
@@ -438,7 +448,7 @@ def test_boxes_of_half_the_batch_are_not_those_of_each_half():
             return x.reshape(len(x), 1, 7)
 
     explainer = pnpx.Gradient(Detector(), score="detection", batch_size=2)
-    with error(ValueError, "targets must hold the boxes of each of the 4 samples, but hold 2"):
+    with raises(ValueError, "targets must hold the boxes of each of the 4 samples, but hold 2"):
         explainer.attribute(torch.rand(4, 7), torch.rand(2, 1, 7))
 
 
@@ -470,7 +480,7 @@ def test_one_target_a_sample_in_every_form(targets, batch_size):
 ])
 def test_impossible_objectives(options, message):
     for make in (Objective, lambda **options: pnpx.Gradient(nn.Identity(), **options)):
-        with error(ValueError, message):
+        with raises(ValueError, message):
             make(**options)
 
 
@@ -534,13 +544,13 @@ def test_output_layer_of_an_inner_call():
     model = Twice()
     found = pnpx.Gradient(model, output_layer="fc#1").attribute(X, 0)
     torch.testing.assert_close(found, model.fc.weight[0].expand(5, 4))
-    with error(ValueError, "'fc' runs 2 times in a forward pass, which makes it ambiguous as a layer; choose the call: "
-                           "'fc#1' to 'fc#2'"):
+    with raises(ValueError, "'fc' runs 2 times in a forward pass, which makes it ambiguous as a layer; choose the "
+                            "call: 'fc#1' to 'fc#2'"):
         pnpx.Gradient(model, output_layer="fc").attribute(X, 0)
-    with error(ValueError, "output_layer must be the output of a module, but is 'fc:input'"):
+    with raises(ValueError, "output_layer must be the output of a module, but is 'fc:input'"):
         pnpx.Gradient(model, output_layer="fc:input").attribute(X, 0)
-    with error(RuntimeError, "the layer 'fc#3' was not reached: it runs 2 times; choose one that the forward pass "
-                             "uses"):
+    with raises(RuntimeError, "the layer 'fc#3' was not reached: it runs 2 times; choose one that the forward pass "
+                              "uses"):
         pnpx.Gradient(model, output_layer="fc#3").attribute(X, 0)
 
 

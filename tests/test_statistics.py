@@ -1,12 +1,12 @@
 """Every statistic agrees with its definition, however its samples arrive."""
 
 import random
-import re
 
 import pytest
 import torch
 
 from pnpx.statistics import Mean, MeanSquare, Sum, Variance
+from tests.errors import raises
 
 DEFINITIONS = [
     (Sum, lambda x: x.sum(0)),
@@ -124,7 +124,7 @@ def test_too_few_samples(kind, least):
         if count:
             statistic.update(torch.ones(count, 2))
         message = f"{kind.__name__} needs {least} samples or more, but got {count}"
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        with raises(ValueError, message):
             statistic.value  # noqa: B018
 
 

@@ -1,28 +1,17 @@
 """A run on texts makes what the configuration says, once, loses nothing that it finished, and shows it as text."""
 
-import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 import pnpx
 from pnpx import zoo
-from pnpx.pipeline import run
 from pnpx.plan import plan
 from pnpx.text import TextExplainer, TextExplanation
-
-transformers = pytest.importorskip("transformers", reason="the models that read texts are of transformers")
+from tests.space import changed, space_fixture
+from tests.text import tiny
 
 CONFIG = """\
 title: Which words
@@ -37,36 +26,8 @@ explainers:
 output: {folder}
 """
 FILES = ["Gradient/inputs", "VarGrad/bert.encoder.layer.0", "VarGrad/inputs"]
-
-
-@dataclass(frozen=True)
-class Space:
-    config: Path
-    folder: Path
-
-    def run(self, *overrides, force=False):
-        now = lambda: datetime(2026, 1, 2, 3, 4)  # noqa: E731
-        return run(plan(self.config, overrides), force=force, quiet=True, now=now)
-
-    def stamps(self, pattern="**/*.json"):
-        return {str(path.relative_to(self.folder)): path.stat().st_mtime_ns for path in self.folder.glob(pattern)}
-
-
-@pytest.fixture
-def space(tmp_path, monkeypatch, request):
-    """A configuration in a folder of its own; pictures are a dot each, for speed, but where a test is of them."""
-    if "pictures" not in request.node.name:
-        dot = io.BytesIO()
-        FigureCanvasAgg(Figure(figsize=(0.01, 0.01))).print_png(dot)
-        monkeypatch.setattr("pnpx.pipeline._png", lambda figure: dot.getvalue())
-        monkeypatch.setattr(TextExplanation, "plot", lambda self: None)
-    config, folder = tmp_path / "run.yaml", tmp_path / "out"
-    config.write_text(CONFIG.replace("{folder}", str(folder)))
-    return Space(config, folder)
-
-
-def changed(before, after):
-    return sorted(name for name in after if before.get(name) != after[name])
+EOS = tiny.WORDS.index("[EOS]")
+space = space_fixture(CONFIG, ".json")
 
 
 def embedding_gradient(text, target):
@@ -197,28 +158,8 @@ def test_a_failing_explainer_is_reported_and_the_others_go_on(space, monkeypatch
     assert failures.startswith("VarGrad at the inputs of sentiment, 2 of 2 samples\n")
 
 
-KILLED = """
-import os, signal
-from pnpx.cli import main
-
-replace, count = os.replace, 0
-
-def killed(source, target):
-    global count
-    count += str(target).endswith(".json")
-    if count == 4 and str(target).endswith(".json"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-
-os.replace = killed
-main()
-"""
-
-
 def test_a_killed_run_loses_no_finished_text(space):
-    environment = {**os.environ, "PYTHONPATH": str(Path(pnpx.__file__).parents[1])}
-    command = [sys.executable, "-c", KILLED, "explain", str(space.config), "--quiet"]
-    assert subprocess.run(command, env=environment).returncode == -signal.SIGKILL
+    space.run_killed(4, before=True)
     finished = space.stamps()
     assert len(finished) == 3 and len(list(space.folder.glob("**/.*.part"))) == 1
     outcome = space.run()
@@ -242,19 +183,10 @@ def test_no_text_becomes_markup(space, tmp_path):
     assert stored.texts == (HOSTILE,)
 
 
-WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "film", "of", "rare", "beauty", "is", "beautiful"]
-
-
 @pytest.fixture
 def gpt2(tmp_path):
-    tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
-    torch.manual_seed(0)
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", eos_token="[EOS]")
-    config = transformers.GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=24,
-                                     bos_token_id=2, eos_token_id=2)
-    model = transformers.GPT2LMHeadModel(config).eval()
+    model = tiny.gpt2(bos_token_id=EOS, eos_token_id=EOS).float()
+    tokenizer = tiny.tokenizer_of(tiny.WORDS, unk_token="[UNK]", eos_token="[EOS]")
     model.save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     return model, tokenizer
@@ -262,7 +194,7 @@ def gpt2(tmp_path):
 
 GENERATES = """\
 model: transformers:gpt2
-data: [a film of, {text: rare beauty, target: is beautiful}]
+data: [a film of, {text: rare beauty, target: is ten}]
 explainers: [{name: Gradient, reduce: sum}]
 text: {granularity: all_tokens, generation: {max_new_tokens: 2, do_sample: false}}
 output: {folder}
@@ -278,10 +210,10 @@ def test_generation_by_a_model_in_a_folder(space, gpt2):
     prompt = tokenizer("a film of", return_tensors="pt")["input_ids"]
     expected = model.generate(prompt, max_new_tokens=2, do_sample=False, pad_token_id=0)[0, 3:]
     assert list(free.targets) == expected.tolist()
-    assert given.generated == ("is", "beautiful") and given.words == ["rare", "beauty", "is", "beautiful"]
-    ids = torch.tensor([[WORDS.index(word) for word in given.words]])
+    assert given.generated == ("is", "ten") and given.words == ["rare", "beauty", "is", "ten"]
+    ids = torch.tensor([tiny.ids_of("rare beauty is ten")])
     vectors = model.get_input_embeddings()(ids).detach().requires_grad_()
-    logit = model(inputs_embeds=vectors).logits[0, 1, WORDS.index("is")]
+    logit = model(inputs_embeds=vectors).logits[0, 1, ids[0, 2]]
     (gradient,) = torch.autograd.grad(logit, vectors)
     torch.testing.assert_close(given.scores[0], gradient[0].sum(-1) * torch.tensor([1, 1, 0, 0]), rtol=1e-4, atol=1e-6)
     page = outcome.report.read_text()

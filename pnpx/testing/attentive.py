@@ -1,5 +1,7 @@
 """Small models with attention: PyTorch's own modules, and tiny BERT and ViT of Hugging Face."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,29 +33,21 @@ class _Attention(nn.Module):
         return self.head(torch.tanh(out))  # type: ignore[no-any-return]
 
 
+def _attention(name: str, by_keyword: bool, *more_layers: str, chain: tuple[str, ...] = ()) -> Case:
+    x = torch.randn(SAMPLES, 6, 4)
+    model = _Attention(by_keyword, need_weights=not by_keyword, batch_first=True)
+    layers = (None, "attention", "attention:input", *more_layers)
+    return Case(name, model, x, targets(), layers, args=(x,), first="mix:input", chain=chain)
+
+
 def attention_positional() -> Case:
     """Attention called by position, which returns its weights as well."""
-    x = torch.randn(SAMPLES, 6, 4)
-    model = _Attention(by_keyword=False, need_weights=True, batch_first=True)
-    layers = (None, "attention", "attention:input", "mix")
-    return Case(
-        "attention_positional",
-        model,
-        x,
-        targets(),
-        layers,
-        args=(x,),
-        first="mix:input",
-        chain=("mix", "attention"),
-    )
+    return _attention("attention_positional", False, "mix", chain=("mix", "attention"))
 
 
 def attention_keyword() -> Case:
     """Attention called by keyword, which returns None in place of its weights."""
-    x = torch.randn(SAMPLES, 6, 4)
-    model = _Attention(by_keyword=True, need_weights=False, batch_first=True)
-    layers = (None, "attention", "attention:input")
-    return Case("attention_keyword", model, x, targets(), layers, args=(x,), first="mix:input")
+    return _attention("attention_keyword", True)
 
 
 def attention_masked() -> Case:
@@ -100,35 +94,35 @@ def transformer_encoder() -> Case:
     )
 
 
+_SMALL: Mapping[str, Any] = MappingProxyType(
+    {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 10,
+        "num_labels": 4,
+        "initializer_range": 0.4,
+    }
+)
+
+
 def _bert(name: str, attention: str, tells_padding: bool) -> Case:
     from transformers import BertConfig, BertForSequenceClassification
 
-    make_config: Any = BertConfig  # it takes more than its type says
-    config = make_config(
-        vocab_size=20,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=10,
-        max_position_embeddings=9,
-        num_labels=4,
-        initializer_range=0.4,
-        attn_implementation=attention,
-    )
+    sizes = {"vocab_size": 20, "max_position_embeddings": 9}
+    config = BertConfig(**{**_SMALL, **sizes, "attn_implementation": attention})
     ids, mask = torch.randint(3, 20, (SAMPLES, 7)), torch.ones(SAMPLES, 7, dtype=torch.long)
     mask[0, 5:] = mask[2, 2:] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    parameters = {"forward_arg_extractor": "input_ids", "additional_forward_arg_extractor": ["attention_mask"]}
     return Case(
         name,
         BertForSequenceClassification(config),
-        {"input_ids": ids, "attention_mask": mask, "labels": targets()},
+        {**inputs, "labels": targets()},
         targets(),
         ("bert.embeddings", "bert.encoder.layer.0", "bert.encoder.layer.1.attention", "bert.encoder.layer.1:input"),
-        kwargs={"input_ids": ids, "attention_mask": mask},
-        parameters={
-            "forward_arg_extractor": "input_ids",
-            "additional_forward_arg_extractor": ["attention_mask"],
-            **({"padding_mask_extractor": "attention_mask"} if tells_padding else {}),
-        },
+        kwargs=inputs,
+        parameters={**parameters, "padding_mask_extractor": "attention_mask"} if tells_padding else parameters,
         explained=("input_ids",),
         steps=mask > 0 if tells_padding else None,
         read=_logits,
@@ -150,18 +144,7 @@ def vit() -> Case:
     """A tiny ViT."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    make_config: Any = ViTConfig  # it takes more than its type says
-    config = make_config(
-        image_size=8,
-        patch_size=4,
-        num_channels=2,
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=10,
-        num_labels=4,
-        initializer_range=0.4,
-    )
+    config = ViTConfig(image_size=8, patch_size=4, num_channels=2, **_SMALL)
     model = ViTForImageClassification(config)
     # The path of the blocks is not that of every version.
     blocks = [path for path, module in model.named_modules() if type(module).__name__ == "ViTLayer"]

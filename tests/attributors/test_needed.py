@@ -115,3 +115,28 @@ def test_a_way_taken_only_under_noise_that_compares_a_dropped_output_runs_whole(
         expected = replace(explainer, replay=False).attribute(x, 0)
         torch.testing.assert_close(explainer.attribute(x, 0), expected)
         torch.testing.assert_close(expected, 3 * model.head.weight[0].expand(2, 3))
+
+
+def test_a_dropped_output_that_is_read_where_the_model_catches_errors():
+    class Catching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle, self.head = (nn.Linear(3, 3).double() for _ in range(3))
+
+        def forward(self, x):
+            hidden = self.first(x)
+            value = self.middle(hidden)
+            if (value - self.clean).abs().max() > 0:
+                try:
+                    value = value * hidden.sigmoid()
+                except RuntimeError:
+                    value = value * 0
+            return self.head(value)
+
+    torch.manual_seed(0)
+    model, x = Catching(), torch.randn(4, 3, dtype=torch.float64)
+    model.clean = model.middle(model.first(x)).detach()
+    found, expected = (
+        SmoothGrad(model, layer="middle", n_iter=4, replay=replay).attribute(x, 1) for replay in (True, False)
+    )
+    torch.testing.assert_close(found, expected)

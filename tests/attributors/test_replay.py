@@ -518,6 +518,19 @@ def test_a_model_whose_samples_depend_on_each_other():
         torch.testing.assert_close(found, alone)
 
 
+@pytest.mark.parametrize("layer", [None, "two"])
+def test_samples_that_depend_on_those_before_them_get_one_copy_a_pass(layer):
+    class Running(Skips):
+        def forward(self, x):
+            return super().forward(x).cumsum(0)
+
+    alone, *together = (
+        SmoothGrad(built(Running), layer=layer, n_iter=5, batch_size=size).attribute(X, 1) for size in (3, 6, 9, 64)
+    )
+    for found in together:
+        torch.testing.assert_close(found, alone)
+
+
 def test_packed_sequences_as_inputs():
     class Net(nn.Module):
         def __init__(self):

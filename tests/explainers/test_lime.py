@@ -1,7 +1,6 @@
 """Lime against its formula, scikit-learn's ridge regression, and captum."""
 
 import math
-import re
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 import pnpx
 from pnpx.explainers.coalitions import lime_coalitions
+from tests.errors import raises
 
 
 class Net(nn.Module):
@@ -116,5 +116,5 @@ def test_the_same_in_any_company():
     ({"n_iter": 0}, ValueError, "`n_iter >= 1` must hold, but got n_iter=0"),
 ])
 def test_wrong_parameters(parameters, kind, message):
-    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+    with raises(kind, message):
         pnpx.Lime(Net(), **parameters)

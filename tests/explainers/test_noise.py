@@ -1,6 +1,5 @@
 """Statistics of gradients under noise, against closed forms, and against captum fed with the very same noise."""
 
-import re
 from dataclasses import replace
 
 import captum.attr
@@ -13,6 +12,8 @@ from torch.nn.utils.rnn import pack_sequence
 import pnpx
 from pnpx import SmoothGrad, SquareGrad, VarGrad
 from pnpx.sampling import SAMPLERS
+from tests.errors import raises
+from tests.explainers.probes import Quadratic, Spy
 
 A = 3.0
 STATISTICS = {
@@ -22,33 +23,6 @@ STATISTICS = {
 }
 KINDS = list(STATISTICS)
 of_each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-
-
-class Quadratic(nn.Module):
-    """f(x) = a |x|^2 / 2, whose gradient is a x."""
-
-    def forward(self, x):
-        return A / 2 * x.square().flatten(1).sum(1, keepdim=True)
-
-
-class Spy(nn.Module):
-    """Records what reaches it, and goes on with that."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(x.detach().clone())
-        return x * 1.0
-
-    @property
-    def rows(self):
-        return torch.cat(self.seen)
-
-
-def error(kind, message):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
 
 
 def normal(shape, count, sampler="independent", seed=0):
@@ -84,7 +58,7 @@ def test_quadratic(kind, sampler, layer):
     x = torch.tensor([[0.0, 1.0, 2.0, 5.0], [1.0, 1.0, -1.0, 0.0]], dtype=torch.float64)
     v = (A * 0.1 * torch.tensor([[5.0], [2.0]])).square().expand(2, 4)
     n = 800
-    model = nn.Sequential(nn.Identity(), Quadratic())
+    model = nn.Sequential(nn.Identity(), Quadratic(A))
     found = kind(model, layer=layer, noise_level=0.1, n_iter=n, sampler=sampler, batch_size=1000).attribute(x)
     truth, deviation = {
         SmoothGrad: (A * x, (v / n).sqrt()),
@@ -100,7 +74,7 @@ def test_quadratic(kind, sampler, layer):
 def test_vargrad_is_unbiased(n):
     """The mean over many seeds of the variance from few samples is the variance; the biased one is less."""
     x = torch.zeros(1, 400)
-    found = torch.stack([VarGrad(Quadratic(), n_iter=n, noise_std=0.5, seed=seed).attribute(x) for seed in range(25)])
+    found = torch.stack([VarGrad(Quadratic(A), n_iter=n, noise_std=0.5, seed=seed).attribute(x) for seed in range(25)])
     v = (A * 0.5) ** 2
     assert abs(found.mean() - v) < 4.5 * v * (2 / (n - 1) / found.numel()) ** 0.5
 
@@ -213,7 +187,7 @@ def test_zennit_smoothgrad_has_the_same_noise_level(monkeypatch):
 def test_every_draw_reaches_the_model_once_in_order_and_none_is_free_of_noise():
     spy = Spy()
     x = torch.tensor([[0.0, 10.0, 4.0], [1.0, 1.0, 3.0]])
-    VarGrad(nn.Sequential(spy, Quadratic()), n_iter=5, noise_level=0.1, batch_size=32).attribute(x)
+    VarGrad(nn.Sequential(spy, Quadratic(A)), n_iter=5, noise_level=0.1, batch_size=32).attribute(x)
     expected = x + 0.1 * torch.tensor([[10.0], [2.0]]) * normal((3,), 5)[:, None]
     chunk = next(seen for seen in spy.seen if len(seen) == 10)
     torch.testing.assert_close(chunk, expected.flatten(0, 1))
@@ -224,7 +198,7 @@ def test_every_draw_reaches_the_model_once_in_order_and_none_is_free_of_noise():
 @pytest.mark.parametrize("n_iter, batch_size, sizes", [(10, 4, {2, 4}), (7, 4, {2, 4}), (3, 1, {1}), (4, 2, {2})])
 def test_at_most_so_many_rows_in_a_pass(n_iter, batch_size, sizes):
     spy = Spy()
-    SmoothGrad(nn.Sequential(spy, Quadratic()), n_iter=n_iter, batch_size=batch_size).attribute(X[:2])
+    SmoothGrad(nn.Sequential(spy, Quadratic(A)), n_iter=n_iter, batch_size=batch_size).attribute(X[:2])
     assert {len(seen) for seen in spy.seen} == sizes
 
 
@@ -234,7 +208,7 @@ def test_noise_std_is_absolute_and_noise_level_relative_to_each_sample():
                          ({"noise_std": 0.0, "noise_level": 0.5}, torch.zeros(2, 1))):
         spy = Spy()
         x = torch.tensor([[1.0, -3.0], [2.0, 3.0]])
-        VarGrad(nn.Sequential(spy, Quadratic()), n_iter=2, **level).attribute(x)
+        VarGrad(nn.Sequential(spy, Quadratic(A)), n_iter=2, **level).attribute(x)
         torch.testing.assert_close(spy.seen[-1 if len(spy.seen[-1]) == 4 else 0][-4:] if spy.seen[-1].shape[0] == 4 else
                                    next(s for s in spy.seen if len(s) == 4),
                                    (x + scale * normal((2,), 2)[:, None]).flatten(0, 1))
@@ -244,7 +218,7 @@ def test_the_range_is_over_all_of_a_sample():
     """Over channels and pixels together, and of each sample by itself."""
     x = torch.stack([torch.tensor([[[0.0, 1.0]], [[-3.0, 2.0]]]), torch.zeros(2, 1, 2)])
     spy = Spy()
-    VarGrad(nn.Sequential(spy, Quadratic()), n_iter=2, noise_level=1.0).attribute(x)
+    VarGrad(nn.Sequential(spy, Quadratic(A)), n_iter=2, noise_level=1.0).attribute(x)
     chunk = next(seen for seen in spy.seen if len(seen) == 4)
     noise = normal((2, 1, 2), 2)
     torch.testing.assert_close(chunk[0], x[0] + 5 * noise[0])
@@ -447,37 +421,37 @@ BAD = [
 
 @pytest.mark.parametrize("options, kind, message", BAD, ids=lambda value: str(value)[:30])
 def test_impossible_parameters(options, kind, message):
-    with error(kind, message):
+    with raises(kind, message):
         SmoothGrad(nn.Identity(), **options)
-    with error(kind, message):
+    with raises(kind, message):
         replace(SmoothGrad(nn.Identity()), **options)
 
 
 @of_each
 def test_misspelt_parameters(kind):
-    with error(TypeError, f"{kind.__name__} has no parameter 'noise_levle'; the nearest: 'noise_level'"):
+    with raises(TypeError, f"{kind.__name__} has no parameter 'noise_levle'; the nearest: 'noise_level'"):
         kind(nn.Identity(), noise_levle=0.1)
-    with error(TypeError, "the model must be a torch.nn.Module, but is a function"):
+    with raises(TypeError, "the model must be a torch.nn.Module, but is a function"):
         kind(lambda x: x)
 
 
 def test_vargrad_needs_two():
-    with error(ValueError, "`n_iter >= 2` must hold, but got n_iter=1"):
+    with raises(ValueError, "`n_iter >= 2` must hold, but got n_iter=1"):
         VarGrad(nn.Identity(), n_iter=1)
-    assert SmoothGrad(Quadratic(), n_iter=1, noise_std=0.0).attribute(torch.ones(1, 2)).tolist() == [[3.0, 3.0]]
+    assert SmoothGrad(Quadratic(A), n_iter=1, noise_std=0.0).attribute(torch.ones(1, 2)).tolist() == [[3.0, 3.0]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_range(value):
     x = torch.tensor([[1.0, value]])
-    with error(ValueError, "the noise is a fraction of the range of each sample, but the inputs holds values whose "
-                           "range is not finite (a mask, or NaN); explain another place, or give noise_std"):
-        SmoothGrad(Quadratic()).attribute(x)
+    with raises(ValueError, "the noise is a fraction of the range of each sample, but the inputs holds values whose "
+                            "range is not finite (a mask, or NaN); explain another place, or give noise_std"):
+        SmoothGrad(Quadratic(A)).attribute(x)
 
 
 def test_integers_cannot_be_moved():
-    with error(TypeError, "gradients need floating-point values, but the input is torch.int64; explain what is "
-                          "computed from it instead, such as its embedding: layer='path.to.embedding'"):
+    with raises(TypeError, "gradients need floating-point values, but the input is torch.int64; explain what is "
+                           "computed from it instead, such as its embedding: layer='path.to.embedding'"):
         SmoothGrad(nn.Embedding(3, 2)).attribute(torch.tensor([[1]]))
 
 

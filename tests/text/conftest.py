@@ -64,3 +64,11 @@ def unigram():
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
     return tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """As BERT's, over the words of the tiny models."""
+    from tests.text.tiny import bert_tokenizer
+
+    return bert_tokenizer()

@@ -17,8 +17,6 @@ from pnpx.explainers import GradientExplainer, Point
 from pnpx.statistics import Mean, MeanSquare, Variance
 
 interpreto = pytest.importorskip("interpreto", reason="needs interpreto 0.5, in an environment of its own")
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 from interpreto.attributions.aggregations.linear_regression_aggregation import (  # noqa: E402
     DistancesFromMask,
@@ -28,32 +26,20 @@ from interpreto.attributions.perturbations.shap_perturbation import ShapTokenPer
 from interpreto.commons.granularity import GranularityAggregationStrategy  # noqa: E402
 
 from pnpx.text import TextExplainer  # noqa: E402
+from tests.text import tiny  # noqa: E402
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "rare", "beau", "##ty", "left", "paris"]
+WORDS = [*tiny.SPECIAL, *["a", "film", "of", "rare", "beau", "##ty", "left", "paris"]]
 TEXT, STD, COUNT = "a film of rare beauty", 0.1, 6
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **names)
+    return tiny.bert_tokenizer(words=WORDS)
 
 
 @pytest.fixture(scope="module")
 def bert():
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_attention_heads=2, intermediate_size=32, num_hidden_layers=2,
-        max_position_embeddings=24, initializer_range=0.3,
-    )
-    return transformers.BertForSequenceClassification(config).eval()
+    return tiny.bert(words=WORDS, id2label={0: "BAD", 1: "GOOD"}, initializer_range=0.3).float()
 
 
 def theirs(method, *arguments, **options):

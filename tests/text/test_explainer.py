@@ -4,56 +4,8 @@ import pytest
 import torch
 
 import pnpx
-
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
-
-from pnpx.text.explainer import TextExplainer  # noqa: E402
-
-WORDS = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "rare",
-    "beauty", ".", "i", "left", "after", "ten", "minutes", "paris", "is", "beautiful",
-]
-SMALL = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 2}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.normalizer = tokenizers.normalizers.BertNormalizer()
-    words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **names)
-
-
-def bert(head="SequenceClassification", **options):
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), max_position_embeddings=24, id2label={0: "NEGATIVE", 1: "POSITIVE"}, **SMALL, **options
-    )
-    return getattr(transformers, f"BertFor{head}")(config).double().eval()
-
-
-def gpt2():
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=24, bos_token_id=2, eos_token_id=3
-    )
-    return transformers.GPT2LMHeadModel(config).double().eval()
-
-
-def llama():
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), num_key_value_heads=1, max_position_embeddings=24, bos_token_id=2, eos_token_id=3,
-        **SMALL,
-    )
-    return transformers.LlamaForCausalLM(config).double().eval()
+from pnpx.text.explainer import TextExplainer
+from tests.text.tiny import bert, gpt2, ids_of, llama, t5
 
 
 def gradient(model, ids, score):
@@ -73,12 +25,12 @@ TEXTS = ["A film of rare beauty.", "I left after ten minutes", "Paris is beautif
 def test_classification_equals_autograd_alone_and_in_a_list(tokenizer, implementation):
     model = bert(attn_implementation=implementation)
     explain = TextExplainer(pnpx.Gradient, model, tokenizer, granularity="all_tokens", reduce="l2")
-    for text, explanation in zip(TEXTS, explain(TEXTS, targets="POSITIVE"), strict=True):
+    for text, explanation in zip(TEXTS, explain(TEXTS, targets="GOOD"), strict=True):
         ids = tokenizer(text, return_tensors="pt")["input_ids"]
         torch.testing.assert_close(explanation.scores, gradient(model, ids, lambda logits: logits[0, 1]))
         (alone,) = explain(text, targets=1)
         torch.testing.assert_close(alone.scores, explanation.scores)
-        assert explanation.target_names == ("POSITIVE",)
+        assert explanation.target_names == ("GOOD",)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -100,14 +52,14 @@ def test_noise_does_not_depend_on_the_neighbours_in_the_list(tokenizer):
 
 def test_targets_of_several_forms(tokenizer):
     explain = TextExplainer(pnpx.Gradient, bert(), tokenizer)
-    several = explain(TEXTS[:2], targets=[["NEGATIVE", "POSITIVE"], 1])
+    several = explain(TEXTS[:2], targets=[["BAD", "GOOD"], 1])
     assert several[0].scores.shape == (2, 6) and several[1].scores.shape == (5,)
     torch.testing.assert_close(several[0].scores[1], explain(TEXTS[0], targets=1)[0].scores)
     predicted = explain(TEXTS[0])[0]
     assert predicted.target_names == (predicted.prediction,)
     assert explain([]) == []
-    with pytest.raises(ValueError, match="the model has no class 'POSITVE'; the nearest: 'POSITIVE'"):
-        explain(TEXTS[0], targets="POSITVE")
+    with pytest.raises(ValueError, match="the model has no class 'GOD'; the nearest: 'GOOD'"):
+        explain(TEXTS[0], targets="GOD")
     with pytest.raises(ValueError, match="input 1 is empty"):
         explain([TEXTS[0], " "])
 
@@ -116,9 +68,9 @@ def test_targets_of_several_forms(tokenizer):
 def test_generation_equals_autograd_and_looks_back_only(tokenizer, build):
     model, prompt = build(), tokenizer("a film of rare", add_special_tokens=False, return_tensors="pt")
     explain = TextExplainer(pnpx.Gradient, model, tokenizer, granularity="all_tokens", reduce="l2")
-    (explanation,) = explain(prompt, targets="beauty is beautiful")
-    ids = torch.cat([prompt["input_ids"], torch.tensor([[WORDS.index(w) for w in ("beauty", "is", "beautiful")]])], 1)
-    assert explanation.scores.shape == (3, 7) and explanation.generated == ("beauty", "is", "beautiful")
+    (explanation,) = explain(prompt, targets="beauty is rare")
+    ids = torch.cat([prompt["input_ids"], torch.tensor([ids_of("beauty is rare")])], 1)
+    assert explanation.scores.shape == (3, 7) and explanation.generated == ("beauty", "is", "rare")
     for step in range(3):
         found = gradient(model, ids, lambda logits, at=3 + step: logits[0, at, ids[0, at + 1]])
         torch.testing.assert_close(explanation.scores[step], found, rtol=1e-4, atol=1e-6)
@@ -139,12 +91,7 @@ def test_masks_tokens_and_spans(tokenizer):
 
 
 def test_encoder_and_decoder_are_both_explained(tokenizer):
-    torch.manual_seed(0)
-    model = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
-        )
-    ).double()
+    model = t5().train()
     (explanation,) = TextExplainer(pnpx.SmoothGrad, model, tokenizer, n_iter=3)("a film", targets="paris is")
     assert explanation.scores.shape == (2, 4)
     assert (explanation.scores[:, :2] != 0).all() and explanation.scores[1, 2] != 0

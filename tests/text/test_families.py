@@ -10,11 +10,11 @@ from torch import nn
 import pnpx
 
 transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 from pnpx.text.explainer import TextExplainer  # noqa: E402
 from pnpx.text.reading import read  # noqa: E402
 from pnpx.text.tasks import detect  # noqa: E402
+from tests.text import tiny  # noqa: E402
 
 WORDS = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", "a", "film", "of", "rare", "beauty", ".", "i", "left", "after",
          "ten", "minutes", "paris", "is"]
@@ -63,18 +63,9 @@ EAGER_TOO = ("Bert", "Roberta", "DistilBert", "GPT2", "Llama", "Bart")
 @pytest.fixture(scope="module")
 def tokenizer():
     """Each text is <s> ... </s>: what BART's classifier reads is the last </s>."""
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>")
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
-    )
-    names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>",
-             "mask_token": "<mask>"}
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, model_max_length=32, model_input_names=["input_ids", "attention_mask"], **names
-    )
+    names = {f"{name}_token": WORDS[index] for index, name in enumerate(("pad", "unk", "bos", "eos", "mask"))}
+    return tiny.tokenizer_of(WORDS, "<s> $A </s>", "<s> $A </s> $B </s>", model_max_length=32,
+                             model_input_names=["input_ids", "attention_mask"], **names)
 
 
 _built = {}

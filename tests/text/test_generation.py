@@ -13,12 +13,12 @@ transformers = pytest.importorskip("transformers", reason="text models need tran
 tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 from pnpx.text import Contrast, TextExplainer  # noqa: E402
+from tests.text import tiny  # noqa: E402
 
 WORDS = [
     "[PAD]", "[UNK]", "<s>", "</s>", "<|user|>", "<|bot|>", "a", "film", "of", "rare", "beauty", "paris", "is",
     "left", "ten", "minutes", "\n", "."
 ]  # fmt: skip
-SMALL = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 2}
 BOS, EOS, USER, BOT = 2, 3, 4, 5
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # Llama's and T5's norms compute in float32 whatever the model's precision is
 
@@ -26,59 +26,31 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # Llama's and T5's norms compute in float3
 @pytest.fixture(scope="module")
 def tokenizer():
     """Begins each text with <s>, as Llama's does, and has a chat template."""
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.normalizer = tokenizers.normalizers.Lowercase()
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    words.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, model_max_length=24, unk_token="[UNK]", pad_token="[PAD]", bos_token="<s>",
-        eos_token="</s>", model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "bos_token": "<s>", "eos_token": "</s>"}
+    made = tiny.tokenizer_of(WORDS, "<s> $A", model_input_names=["input_ids", "attention_mask"], **names)
     made.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|bot|>"]})
     made.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}<|bot|>"
     return made
 
 
 def gpt2(**options):
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=24, bos_token_id=BOS, eos_token_id=EOS,
-        pad_token_id=0, initializer_range=0.4, **options,
-    )  # fmt: skip
-    return transformers.GPT2LMHeadModel(config).double().eval()
+    return tiny.gpt2(words=WORDS, pad_token_id=0, **options)
 
 
 def llama(**options):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(WORDS), num_key_value_heads=1, max_position_embeddings=24, bos_token_id=BOS, eos_token_id=EOS,
-        pad_token_id=0, initializer_range=0.4, **SMALL, **options,
-    )  # fmt: skip
-    return transformers.LlamaForCausalLM(config).double().eval()
+    return tiny.llama(words=WORDS, **options)
 
 
 def t5():
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
-    return transformers.T5ForConditionalGeneration(config).double().eval()
+    return tiny.t5(words=WORDS)
 
 
 def bart():
-    torch.manual_seed(0)
-    config = transformers.BartConfig(
-        vocab_size=len(WORDS), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=24, init_std=0.4,
-        pad_token_id=0, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=EOS, forced_eos_token_id=None,
-    )  # fmt: skip
-    return transformers.BartForConditionalGeneration(config).double().eval()
+    return tiny.bart(words=WORDS)
 
 
 def ids_of(text):
-    return [WORDS.index(word) for word in text.split()]
+    return tiny.ids_of(text, WORDS)
 
 
 def rows(model, prompt, target, score=lambda logits, token: logits[token]):
@@ -368,9 +340,7 @@ def test_strings_to_stop_at():
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24)
     words = tokenizer.backend_tokenizer
     words.enable_truncation(20)
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=256, n_embd=16, n_layer=1, n_head=2, n_positions=24, pad_token_id=0)
-    model = transformers.GPT2LMHeadModel(config).double().eval()
+    model = tiny.gpt2(words=letters, n_layer=1, pad_token_id=0)
     with torch.no_grad():  # it says but "b"
         model.lm_head.weight.copy_(torch.zeros(256, 16))
         model.lm_head.weight[letters.index("b")] = 1.0

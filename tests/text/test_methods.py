@@ -7,38 +7,15 @@ import pnpx
 from pnpx.explainers import GradientExplainer, Point
 from pnpx.explainers.perturbation import Design, PerturbationExplainer
 from pnpx.statistics import Mean, MeanSquare
+from pnpx.text import TextExplainer
+from tests.text.tiny import WORDS, bert, gpt2, ids_of
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
-
-from pnpx.text import TextExplainer  # noqa: E402
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "rare", "beauty", "paris", "is", "ten"]
 TEXTS = ["A film of rare beauty", "paris is", "ten film"]
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.normalizer = tokenizers.normalizers.Lowercase()
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **names)
-
-
-@pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), max_position_embeddings=24, hidden_size=16, num_attention_heads=2, intermediate_size=32,
-        num_hidden_layers=2, num_labels=3, initializer_range=0.4,
-    )  # fmt: skip
-    return transformers.BertForSequenceClassification(config).double().eval()
+    return bert()
 
 
 def noise_of(model, tokenizer, text, **parameters):
@@ -187,12 +164,7 @@ def test_own_methods_take_batches_targets_and_generation(tokenizer, model):
             if text == TEXTS[0]:  # drawn for the longest text, so that of the others depends on it: its own doing
                 torch.testing.assert_close(one.scores[row], explain(text, targets=index)[0].scores)
         assert (one.scores > 0).all()
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=24,
-                                     bos_token_id=2, eos_token_id=3)  # fmt: skip
-    (generated,) = TextExplainer(Scaled, transformers.GPT2LMHeadModel(config).eval(), tokenizer)(
-        "a film", targets="is of"
-    )
+    (generated,) = TextExplainer(Scaled, gpt2(n_layer=1), tokenizer)("a film", targets="is of")
     assert generated.scores.shape == (2, 4) and (generated.scores[0, 2:] == 0).all() and generated.scores[1, 2] > 0
 
 
@@ -214,7 +186,7 @@ def test_own_designs_work_for_texts_at_once(tokenizer, model):
             return Alone(groups)
 
     (found,) = TextExplainer(OnlyOne, model, tokenizer)("paris is rare", targets=2)
-    for number, ids in enumerate(([2, 10, 4, 4, 3], [2, 4, 11, 4, 3], [2, 4, 4, 8, 3])):
+    for number, kept in enumerate(("paris [MASK] [MASK]", "[MASK] is [MASK]", "[MASK] [MASK] rare")):
         with torch.no_grad():
-            expected = model(input_ids=torch.tensor([ids])).logits[0, 2]
+            expected = model(input_ids=torch.tensor([ids_of(f"[CLS] {kept} [SEP]")])).logits[0, 2]
         torch.testing.assert_close(found.scores[number], expected)

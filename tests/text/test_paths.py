@@ -6,49 +6,28 @@ import pytest
 import torch
 
 import pnpx
+from pnpx.explainers.integrated import nodes
+from pnpx.text import Contrast, TextExplainer
+from tests.text import tiny
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
-
-from pnpx.explainers.integrated import nodes  # noqa: E402
-from pnpx.text import Contrast, TextExplainer  # noqa: E402
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "rare", "beauty", "i", "left", "paris", "is"]
-SMALL = {"vocab_size": len(WORDS), "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32,
-         "max_position_embeddings": 24, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+WORDS = [*tiny.SPECIAL, *["a", "film", "of", "rare", "beauty", "i", "left", "paris", "is"]]
 TEXTS = ["a film of rare beauty", "paris is", "i left a film"]
-
-
-def tokenizer_with(*names):
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, model_max_length=24, **{f"{name}_token": f"[{name.upper()}]" for name in names}
-    )
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizer_with("unk", "pad", "cls", "sep", "mask")
+    return tiny.bert_tokenizer(words=WORDS)
 
 
 @pytest.fixture(scope="module")
 def bert():
-    torch.manual_seed(0)
-    config = transformers.BertConfig(num_hidden_layers=2, initializer_range=0.2, **SMALL)
-    return transformers.BertForSequenceClassification(config).double().eval()
+    return tiny.bert(words=WORDS, initializer_range=0.2)
 
 
-def llama(layers, seed=0):
+def llama(layers):
     """Its table has no zero vector, not even for padding."""
-    torch.manual_seed(seed)
-    config = transformers.LlamaConfig(num_hidden_layers=layers, num_key_value_heads=1, **SMALL)
-    return transformers.LlamaForSequenceClassification(config).eval()
+    options = {"num_hidden_layers": layers, "initializer_range": 0.02}
+    return tiny.llama("SequenceClassification", WORDS, **options).float()
 
 
 def difference(model, ids, begin, target=1):
@@ -93,7 +72,7 @@ def test_the_path_is_that_of_the_core(tokenizer, bert):
 
 
 def test_a_tokenizer_without_such_tokens_begins_at_zero(bert):
-    bare = tokenizer_with("cls", "sep")
+    bare = tiny.bert_tokenizer(["cls", "sep"], WORDS)
     explain = TextExplainer(pnpx.IntegratedGradients, bert, bare, granularity="all_tokens", reduce="sum", n_steps=60)
     (found,) = explain("paris is", targets=1)
     ids = bare("paris is", return_tensors="pt")["input_ids"]
@@ -208,10 +187,7 @@ def test_llama_from_a_token_needs_neither(tokenizer, layers):
 
 
 def test_what_was_generated_counts_for_what_comes_after(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=24,
-                                     initializer_range=0.3, bos_token_id=2, eos_token_id=3)
-    model = transformers.GPT2LMHeadModel(config).double().eval()
+    model = tiny.gpt2(words=WORDS, initializer_range=0.3)
     explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, granularity="all_tokens", reduce="sum",
                             n_steps=60)
     prompt = tokenizer("a film of", add_special_tokens=False, return_tensors="pt")
@@ -229,12 +205,7 @@ def test_what_was_generated_counts_for_what_comes_after(tokenizer):
 
 
 def test_encoder_and_decoder_both_begin_at_the_token(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.BartConfig(
-        vocab_size=len(WORDS), d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=24, pad_token_id=0,
-        bos_token_id=2, eos_token_id=3, decoder_start_token_id=3, forced_eos_token_id=None, init_std=0.2)
-    model = transformers.BartForConditionalGeneration(config).double().eval()
+    model = tiny.bart(words=WORDS, encoder_layers=2, decoder_layers=2, init_std=0.2)
     explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, granularity="all_tokens", reduce="sum",
                             n_steps=60)
     (found,) = explain("a film of", targets="paris is")

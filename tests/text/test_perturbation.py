@@ -1,95 +1,26 @@
 """Units of texts taken away, against direct calls of the model: replaced by a token, by zeros, or deleted."""
 
-import re
 from itertools import permutations
 
 import pytest
 import torch
 
 import pnpx
+from pnpx.text import Contrast, TextExplainer, units
+from pnpx.text.encoded import Encoded
+from tests.errors import raises
+from tests.text.tiny import WORDS, bert, bert_tokenizer, gpt2, ids_of, t5
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
-
-from pnpx.text import Contrast, TextExplainer, units  # noqa: E402
-from pnpx.text.encoded import Encoded  # noqa: E402
-
-WORDS = [
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "rare",
-    "beauty", ".", "i", "left", "after", "ten", "minutes", "paris", "is", "beauti", "##ful", "[EOS]",
-]  # fmt: skip
-SMALL = {
-    "hidden_size": 16,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "initializer_range": 0.4,
-}
 PAD, UNK, CLS, SEP, MASK = range(5)
 TEXTS = ["A film of rare beauty.", "I left after ten minutes", "Paris is beautiful"]
 PERTURBING = [pnpx.Occlusion, pnpx.FeatureAblation, pnpx.KernelShap, pnpx.Shapley, pnpx.Lime, pnpx.Sobol]
-
-
-def tokenizer_with(*names, **options):
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    words.normalizer = tokenizers.normalizers.BertNormalizer()
-    words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    words.decoder = tokenizers.decoders.WordPiece()
-    given = {f"{name}_token": f"[{name.upper()}]" for name in names}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **given, **options)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return tokenizer_with("unk", "pad", "cls", "sep", "mask")
 
 
 @pytest.fixture(scope="module")
 def typed():
     """Tells the model which text of a pair each token is of, as BERT's does."""
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    return tokenizer_with("unk", "pad", "cls", "sep", "mask", model_input_names=names)
-
-
-def bert(head="SequenceClassification", **options):
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), max_position_embeddings=24, id2label={0: "BAD", 1: "GOOD", 2: "FAIR"}, **SMALL, **options
-    )
-    return getattr(transformers, f"BertFor{head}")(config).double().eval()
-
-
-def gpt2(head="LMHeadModel", **options):
-    torch.manual_seed(0)
-    config = transformers.GPT2Config(
-        vocab_size=len(WORDS),
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        n_positions=24,
-        bos_token_id=2,
-        eos_token_id=3,
-        initializer_range=0.4,
-        **options,
-    )
-    return getattr(transformers, f"GPT2{head}")(config).double().eval()
-
-
-def t5():
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
-    )
-    return transformers.T5ForConditionalGeneration(config).double().eval()
-
-
-def ids_of(text):
-    return [WORDS.index(word) for word in text.split()]
+    return bert_tokenizer(model_input_names=names)
 
 
 @torch.no_grad()
@@ -195,13 +126,8 @@ def test_zeros_in_place_of_embeddings(tokenizer):
 
 
 def test_zeros_on_both_sides_where_the_decoder_reads_the_text_too():
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0,
-        pad_token_id=0, eos_token_id=SEP, num_labels=3,
-    )  # fmt: skip
-    model = transformers.T5ForSequenceClassification(config).double().eval()
-    own = tokenizer_with("unk", "pad")
+    model = t5("SequenceClassification", pad_token_id=0, eos_token_id=SEP, num_labels=3)
+    own = bert_tokenizer(["unk", "pad"])
     (found,) = TextExplainer(pnpx.Occlusion, model, own, replacement="zero")(TEXTS[2], targets=0)
     whole = logits(model, IDS)[0]
     for number, places in enumerate(OF_WORDS):
@@ -381,7 +307,7 @@ def test_the_mask_that_is_asked_about_stays(tokenizer, replacement, token):
 @pytest.mark.parametrize("replacement, token", [("mask", MASK), ("delete", None)])
 @pytest.mark.parametrize("mode", ["logits", "log_softmax"])
 def test_answers_to_questions(typed, replacement, token, mode):
-    model = bert("QuestionAnswering", num_labels=2)
+    model = bert("QuestionAnswering")
     explain = TextExplainer(pnpx.Occlusion, model, typed, replacement=replacement, inference_mode=mode)
     (found,) = explain(("a film", "of rare beauty"), targets=(5, 6))
     ids, types = [CLS, 5, 6, SEP, 7, 8, 9, SEP], torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
@@ -405,7 +331,7 @@ def test_answers_to_questions(typed, replacement, token, mode):
 
 def test_answers_do_not_lie_in_the_padding_of_copies(typed):
     """Copies that lost more tokens are shorter: shares are taken over the tokens that are left, whatever the batch."""
-    model = bert("QuestionAnswering", num_labels=2)
+    model = bert("QuestionAnswering")
     explain = TextExplainer(
         pnpx.Shapley, model, typed, replacement="delete", inference_mode="log_softmax", granularity="word"
     )
@@ -443,7 +369,7 @@ def test_labels_of_tokens(tokenizer):
 
 
 def test_a_model_without_a_pad_token_reads_a_text_at_a_time():
-    model, plain = gpt2("ForSequenceClassification"), tokenizer_with("unk")
+    model, plain = gpt2("SequenceClassification"), bert_tokenizer(["unk"])
     for replacement, token in (("unk", UNK), ("delete", None), (8, 8)):
         explain = TextExplainer(pnpx.Occlusion, model, plain, replacement=replacement)
         for text, found in zip(TEXTS, explain(TEXTS, targets=1), strict=True):
@@ -460,7 +386,7 @@ def test_a_model_without_a_pad_token_reads_a_text_at_a_time():
     [(("pad", "unk", "mask"), MASK), (("unk", "pad"), PAD), (("unk",), UNK), (("eos",), 20), ((), "zero")],
 )
 def test_the_first_token_that_the_tokenizer_has_for_it(names, token):
-    model, own = bert(), tokenizer_with(*names)
+    model, own = bert(), bert_tokenizer(names)
     (found,) = TextExplainer(pnpx.Occlusion, model, own)(TEXTS[2], targets=1)
     (expected,) = TextExplainer(pnpx.Occlusion, model, own, replacement=token)(TEXTS[2], targets=1)
     assert torch.equal(found.scores, expected.scores)
@@ -469,7 +395,7 @@ def test_the_first_token_that_the_tokenizer_has_for_it(names, token):
 
 def test_tokens_that_the_model_does_not_know_are_not_taken():
     """A tokenizer may have been given tokens that the model was not made for."""
-    own = tokenizer_with("unk")
+    own = bert_tokenizer(["unk"])
     own.add_special_tokens({"pad_token": "<late>"})
     assert own.pad_token_id == len(WORDS)
     (found,) = TextExplainer(pnpx.Occlusion, bert(), own)(TEXTS[2], targets=1)
@@ -500,8 +426,8 @@ def test_tokens_that_the_model_does_not_know_are_not_taken():
     (pnpx.KernelShap, {"n_iter": 1}, ValueError, "`n_iter >= 2` must hold, but got n_iter=1"),
 ])  # fmt: skip
 def test_wrong_parameters(method, parameters, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        TextExplainer(method, bert(), tokenizer_with("unk"), **parameters)
+    with raises(error, message):
+        TextExplainer(method, bert(), bert_tokenizer(["unk"]), **parameters)
 
 
 def test_nothing_left_to_read(tokenizer):

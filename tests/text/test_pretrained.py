@@ -7,41 +7,17 @@ import pytest
 import torch
 
 transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
-tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 from pnpx.text.pretrained import load_pretrained, quietly  # noqa: E402
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "of", "beauty", "."]
-SMALL = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1,
-         "vocab_size": len(WORDS), "max_position_embeddings": 24}
-
-
-def tokenizer():
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    words.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, **names)
+from tests.text import tiny  # noqa: E402
 
 
 def bert(head):
-    torch.manual_seed(0)
-    return getattr(transformers, f"Bert{head}")(transformers.BertConfig(**SMALL))
+    return tiny.bert(head, num_hidden_layers=1).float()
 
 
 def others():
-    torch.manual_seed(0)
-    size = {"vocab_size": len(WORDS)}
-    return [
-        transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=24, **size)),
-        transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL, num_key_value_heads=1)),
-        transformers.T5ForConditionalGeneration(transformers.T5Config(
-            d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0, **size)),
-        transformers.BartForConditionalGeneration(transformers.BartConfig(
-            d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-            encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=24, **size)),
-    ]
+    return [made().float() for made in (tiny.gpt2, tiny.llama, tiny.t5, tiny.bart)]
 
 
 @pytest.fixture
@@ -50,7 +26,7 @@ def saved(tmp_path):
         with quietly("the tests"):
             model.save_pretrained(tmp_path / name)
             if words:
-                tokenizer().save_pretrained(tmp_path / name)
+                tiny.bert_tokenizer().save_pretrained(tmp_path / name)
         return tmp_path / name
 
     return saved
@@ -63,7 +39,7 @@ def problem(name, **options):
     return str(error.value)
 
 
-HEADS = ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "LMHeadModel"]
+HEADS = ["SequenceClassification", "TokenClassification", "QuestionAnswering", "MaskedLM", "LMHeadModel"]
 
 
 @pytest.mark.parametrize("model", [*map(bert, HEADS), *others()], ids=lambda model: type(model).__name__)
@@ -75,12 +51,12 @@ def test_the_model_is_the_one_saved(saved, model):
     expected = model.state_dict()
     assert found.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
-    assert words("a film of beauty .")["input_ids"] == [2, 5, 6, 7, 8, 9, 3]
+    assert words("a film of beauty .")["input_ids"] == tiny.ids_of("[CLS] a film of beauty . [SEP]")
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_relative_path_begins_at_the_configuration(saved, tmp_path, monkeypatch):
-    saved(bert("ForMaskedLM"), "nets/model")
+    saved(bert("MaskedLM"), "nets/model")
     monkeypatch.chdir("/")
     assert type(load_pretrained("nets/model", tmp_path)[0]).__name__ == "BertForMaskedLM"
     monkeypatch.chdir(tmp_path)
@@ -88,7 +64,7 @@ def test_a_relative_path_begins_at_the_configuration(saved, tmp_path, monkeypatc
 
 
 def test_folders_that_are_none(saved, tmp_path):
-    folder = saved(bert("ForMaskedLM"))
+    folder = saved(bert("MaskedLM"))
     assert problem(tmp_path / "modell") == f"there is no folder '{tmp_path}/modell'; the nearest: '{folder}'"
     assert problem("./none", folder=tmp_path / "x") == "there is no folder './none'"
     assert problem(" ").startswith("a model of transformers is written 'transformers:name' or 'transformers:folder'")
@@ -98,7 +74,7 @@ def test_folders_that_are_none(saved, tmp_path):
 
 
 def test_no_tokenizer(saved):
-    folder = saved(bert("ForSequenceClassification"), words=False)
+    folder = saved(bert("SequenceClassification"), words=False)
     assert problem(folder).startswith(f"'{folder}' has no tokenizer")
     assert problem(folder).endswith("save it beside the model: tokenizer.save_pretrained(folder)")
 
@@ -122,7 +98,7 @@ def test_weights_of_a_head_that_are_missing_are_not_made_up(saved):
 
 
 def test_damaged_files(saved):
-    folder = saved(bert("ForMaskedLM"))
+    folder = saved(bert("MaskedLM"))
     (folder / "model.safetensors").write_bytes(b"no tensors")
     assert problem(folder).startswith(f"the model of '{folder}' cannot be loaded: ")
     (folder / "config.json").write_text("{")
@@ -138,7 +114,7 @@ class Code:
 
 
 def test_no_pickled_code_runs(saved, tmp_path):
-    folder = saved(bert("ForMaskedLM"))
+    folder = saved(bert("MaskedLM"))
     (folder / "model.safetensors").unlink()
     with (folder / "pytorch_model.bin").open("wb") as file:
         pickle.dump({"x": Code(tmp_path / "ran")}, file)
@@ -165,7 +141,7 @@ class OwnForSequenceClassification(BertForSequenceClassification):
 def test_code_that_comes_with_a_model_runs_only_where_it_is_allowed(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path / "cache"))
-    folder = saved(bert("ForSequenceClassification"))
+    folder = saved(bert("SequenceClassification"))
     (folder / "own_net.py").write_text(OWN.format(mark=str(tmp_path / "ran")))
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "architectures": ["OwnForSequenceClassification"], "auto_map": {
