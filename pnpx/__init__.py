@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pnpx.attributors.places import resolve
-from pnpx.explainers.base import Explainer, explainers
+from pnpx.explainers.base import Explainer, all_explainers
 from pnpx.explainers.expected import ExpectedGradients
 from pnpx.explainers.gradient import Gradient, GradientXInput
 from pnpx.explainers.integrated import IntegratedGradients
@@ -40,7 +40,7 @@ __all__ = [
     "Sobol",
     "SquareGrad",
     "VarGrad",
-    "explainers",
+    "all_explainers",
     "resolve",
 ]
 

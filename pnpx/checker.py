@@ -10,7 +10,7 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors.places import resolve
-from pnpx.explainers import Explainer, explainers
+from pnpx.explainers import Explainer, all_explainers
 from pnpx.faults import faults, in_words
 from pnpx.maker import Maker, required
 from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
@@ -149,7 +149,7 @@ class Checker:
 
     def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
         """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
-        known = explainers()
+        known = all_explainers()
         keys: KeyPath = ("explainers", index)
         names = [model.name or (model.factory or "").rpartition(":")[2] for model in self.settings.model]
         for model in choice.layers:
@@ -183,7 +183,7 @@ class Checker:
     ) -> Maker | None:
         """A maker of the explainer for a layer, or None if its parameters are not right."""
         keys: KeyPath = ("explainers", index)
-        make = self.maker_of(explainers()[choice.name], subject, parameters)
+        make = self.maker_of(all_explainers()[choice.name], subject, parameters)
         if isinstance(parameters.get("baselines"), int):
             try:
                 make.arguments["baselines"] = self.baselines(parameters["baselines"], subject)

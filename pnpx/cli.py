@@ -89,9 +89,9 @@ def explain(
 @listing.command("explainers")
 def list_explainers() -> None:
     """The explainers, and what each computes."""
-    from pnpx.explainers import explainers
+    from pnpx.explainers import all_explainers
 
-    _table([(name, _first_sentence(kind.__doc__)) for name, kind in explainers().items()])
+    _table([(name, _first_sentence(kind.__doc__)) for name, kind in all_explainers().items()])
 
 
 @listing.command("models")

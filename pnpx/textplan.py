@@ -13,7 +13,7 @@ from torch import nn
 from pnpx import zoo
 from pnpx.attributors import unwrapped
 from pnpx.checker import Checker, known_models
-from pnpx.explainers import Explainer, explainers
+from pnpx.explainers import Explainer, all_explainers
 from pnpx.extractors import Signature
 from pnpx.maker import Maker, required
 from pnpx.schema import ExplainerChoice, ModelChoice, Settings
@@ -189,7 +189,7 @@ class TextChecker(Checker):
                 **dict.fromkeys(own, False)}
 
     def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
-        known = explainers()
+        known = all_explainers()
         if choice.name in known and not explains_texts(known[choice.name]):
             there = [name for name, kind in known.items() if explains_texts(kind)]
             self.note(("explainers", index, "name"), f"{choice.name} does not explain texts; {_listed(there)}")

@@ -15,7 +15,7 @@ def shipped():
     """The explainers of the package; tests and doctests define others."""
     return [
         kind
-        for name, kind in pnpx.explainers().items()
+        for name, kind in pnpx.all_explainers().items()
         if kind.__module__.startswith("pnpx.") and getattr(sys.modules[kind.__module__], name, None) is kind
     ]
 

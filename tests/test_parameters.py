@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
 
-from pnpx.explainers import explainers
+from pnpx.explainers import all_explainers
 from pnpx.parameters import Range, search_space, tunable
 from tests.errors import raises
 
@@ -41,7 +41,7 @@ def test_a_range_is_frozen():
 def test_every_default_lies_in_its_range():
     from dataclasses import fields
 
-    for kind in explainers().values():
+    for kind in all_explainers().values():
         defaults = {field.name: field.default for field in fields(kind)}
         for name, found in search_space(kind).items():
             assert found.low <= defaults[name] <= found.high, (kind, name)

@@ -37,7 +37,7 @@ def shipped():
     """The explainers of the package; tests and doctests define others."""
     return [
         kind
-        for name, kind in pnpx.explainers().items()
+        for name, kind in pnpx.all_explainers().items()
         if kind.__module__.startswith("pnpx.") and getattr(sys.modules[kind.__module__], name, None) is kind
     ]
 
@@ -178,3 +178,9 @@ def test_layers_of_the_package_import_one_way():
         source = inspect.getsource(importlib.import_module(name))
         wrong = [part for part in upper if re.search(rf"^\s*(from|import) pnpx\.{part}\b", source, re.MULTILINE)]
         assert not wrong, f"{name} imports {wrong}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.count(".") == 1])
+def test_no_public_name_hides_a_module(name):
+    own = name.rpartition(".")[2]
+    assert getattr(pnpx, own, None) in (None, importlib.import_module(name))

@@ -3,10 +3,10 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from pnpx.explainers.base import Explainer, explainers
+from pnpx.explainers.base import Explainer, all_explainers
 from pnpx.explainers.points import GradientExplainer, Point
 
-__all__ = ["Explainer", "GradientExplainer", "Point", "explainers"]
+__all__ = ["Explainer", "GradientExplainer", "Point", "all_explainers"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

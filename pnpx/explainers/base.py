@@ -313,10 +313,10 @@ class Explainer(ABC, metaclass=_Named):
         )
 
 
-def explainers() -> dict[str, type[Explainer]]:
+def all_explainers() -> dict[str, type[Explainer]]:
     """The explainers by name: every concrete subclass of `Explainer`, your own included.
 
-    >>> "SmoothGrad" in explainers()
+    >>> "SmoothGrad" in all_explainers()
     True
     """
     found: dict[str, type[Explainer]] = {}

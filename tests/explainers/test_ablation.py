@@ -10,7 +10,7 @@ from pnpx.baselines import Token
 from pnpx.explainers.perturbation import Game, PerturbationExplainer
 from tests.errors import raises
 
-KINDS = [kind for kind in pnpx.explainers().values() if issubclass(kind, PerturbationExplainer)]
+KINDS = [kind for kind in pnpx.all_explainers().values() if issubclass(kind, PerturbationExplainer)]
 
 
 class Net(nn.Module):

@@ -10,7 +10,7 @@ import pnpx
 
 SHIPPED = [
     kind
-    for name, kind in pnpx.explainers().items()
+    for name, kind in pnpx.all_explainers().items()
     if kind.__module__.startswith("pnpx.") and getattr(sys.modules[kind.__module__], name, None) is kind
 ]
 
