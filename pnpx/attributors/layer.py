@@ -1,31 +1,30 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
-import itertools
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pnpx.attributors.again import Again, argument, location, with_argument
 from pnpx.attributors.agreement import holds, note, same, turns, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound, Point, explainable
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
-from pnpx.attributors.needed import Dropped, Key, Watch, can_be_hollow, reads
-from pnpx.attributors.passes import concerned, enclosing, repeat
+from pnpx.attributors.needed import Watch, reads
+from pnpx.attributors.passes import concerned, enclosing
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Reached, Recording
-from pnpx.attributors.repeating import axes_of, axes_seen
-from pnpx.attributors.replay import Overwritten, Replay, absent, dropped
-from pnpx.extractors import Call, Signature
+from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
+from pnpx.attributors.replay import Overwritten
+from pnpx.extractors import Call
 from pnpx.structure import Structure, rebuild, tensors
 
-_ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
 
 
@@ -83,14 +82,12 @@ class LayerBound(Bound):
         self._anchors_at: dict[Place, list[Tensor]] = {}
         self._recording, self._output, place = self._record()
         self._replay: bool | None = None if self._recording.prefix else False
-        self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
-        # Which of the arguments' tensors were watched, and which of these a replay does not read.
-        self._watched: set[int] = set()
-        self._unread: frozenset[int] = frozenset()
-        self._unread_arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._again = Again(self.model, call, attributor.places, self._recording)
         self._probed, self._rows = False, rows
-        provable = self._replay is None and rows >= 2 * self.batch_size and self._axes_suggested(place)
-        self._axes, self._prefix_axes = self._axes_by_size(place) if provable else self._find_axes(place)
+        sizes = self._sizes(place)
+        provable = self._replay is None and rows >= 2 * self.batch_size and sizes.suggest
+        self._axes, self._prefix_axes = sizes.axes if provable else self._find_axes(place)
+        del sizes  # it holds outputs that may be dropped
         chosen: list[int] = []
         before = 0
         for where, value in zip(attributor.places, place, strict=True):
@@ -117,7 +114,7 @@ class LayerBound(Bound):
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         if self._replay is None:
             self._replay = self._replay_agrees()
-        if self._replay and (self._unread or any(event.unused for event in self._recording.prefix or [])):
+        if self._replay and self._again.drops:
             before = getattr(reads, "count", 0)
             try:
                 output = self._run(edited, copies, replay=True)
@@ -143,7 +140,7 @@ class LayerBound(Bound):
         args, kwargs = call.args, call.kwargs
         for place in self._attributor.places:
             if isinstance(place, ArgumentPlace):
-                found[place] = _get(self._location(place, args, kwargs), args, kwargs)
+                found[place] = argument(location(self.model, place, args, kwargs), args, kwargs)
         if self._module_places:
             recording = self._look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
@@ -160,7 +157,7 @@ class LayerBound(Bound):
         if axes != self._axes and self.batch_size > 1:
             return False  # the points were made for the axes as they are
         self._axes, self._prefix_axes = axes, prefix_axes
-        self._stand_ins.clear()
+        self._again.forget_stand_ins()
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
 
@@ -173,9 +170,9 @@ class LayerBound(Bound):
         with torch.set_grad_enabled(self._graph):
             for place in self._attributor.places:
                 if isinstance(place, ArgumentPlace):
-                    location = self._location(place, args, kwargs)
-                    anchored = self._anchor(clean, place, _get(location, args, kwargs))
-                    args, kwargs = _put(location, args, kwargs, anchored)
+                    at = location(self.model, place, args, kwargs)
+                    anchored = self._anchor(clean, place, argument(at, args, kwargs))
+                    args, kwargs = with_argument(at, args, kwargs, anchored)
             anchors = [partial(self._anchor, clean, place) for place in self._module_places]
             tap, keep = self._attributor.output_layer, not clean and self._keep
             recording = Recording(self._around, self._module_places, anchors, tap, keep)
@@ -222,73 +219,28 @@ class LayerBound(Bound):
 
     # The axes of the batch
 
-    def _find_axes(self, place: Structure, probe: bool = False) -> tuple[list[int | None], list[list[int | None]]]:
+    def _find_axes(self, place: Structure, probe: bool = False) -> Axes:
         """The batch axes of the tensors at the places, and of those in the outputs of what runs before them.
 
         A pass of another number of samples shows which axes follow the batch; failing that, sizes tell.
         """
-        outputs = self._prefix_outputs()
+        sizes = self._sizes(place)
         # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
         unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
-        several = self.batch_size > 1 and not self._sizes_tell(place, outputs)
+        several = self.batch_size > 1 and not sizes.tell
         if self._module_places and (several or probe or unclear):
             self._probed = True
             try:
-                return self._see_axes(place, outputs)
+                return self._see_axes(place, sizes.outputs)
             except Exception as error:
                 # A model may refuse to run on another number of samples.
                 note("a pass of another number of samples up to %s", self.describe(), error)
-        return self._axes_by_size(place)
+        return sizes.axes
 
-    def _axes_by_size(self, place: Structure) -> tuple[list[int | None], list[list[int | None]]]:
-        size = self.batch_size
-        return axes_of(place, size), [axes_of(output, size) for output in self._prefix_outputs()]
+    def _sizes(self, place: Structure) -> Sizes:
+        return Sizes(self.model, self.call, place, [event.output for event in self._recording.prefix or []])
 
-    def _prefix_outputs(self) -> list[Structure]:
-        return [event.output for event in self._recording.prefix or []]
-
-    def _axes_suggested(self, place: Structure) -> bool:
-        """Whether sizes suggest which axes are those of the batch, though only a pass of two copies can prove it.
-
-        They do where one axis alone has that size in each tensor at the places, such as the second of a recurrent net's
-        state, and nothing else has but an axis inside the model, such as the height of feature maps.
-        """
-        leaves = tensors(place)
-        return (
-            self.batch_size > 1
-            and all(leaf.is_floating_point() and tuple(leaf.shape).count(self.batch_size) == 1 for leaf in leaves)
-            and not self._sizes_tell(place, self._prefix_outputs())
-            and not self._size_is_elsewhere([])
-        )
-
-    def _sizes_tell(self, place: Structure, outputs: Sequence[Structure]) -> bool:
-        """Whether the size of an axis tells that it is that of the batch: it is the first, and nothing else has it."""
-        first = all(leaf.ndim > 0 and leaf.shape[0] == self.batch_size for leaf in tensors(place))
-        return first and not self._size_is_elsewhere([place, outputs])
-
-    def _size_is_elsewhere(self, values: Sequence[Structure]) -> bool:
-        """Whether anything else has the size of the batch: an axis, not the first, of ``values`` or of the arguments,
-        such as the length of sequences; or a weight or buffer, which a table of positions would be cut from."""
-        size = self.batch_size
-        own = [axis for leaf in tensors((self._call_values(), values)) for axis in leaf.shape[1:]]
-        return size in own or size in self._sizes_of_tables
-
-    @cached_property
-    def _sizes_of_tables(self) -> frozenset[int]:
-        """The sizes of the axes of weights and buffers."""
-        held = (
-            table
-            for module in self.model.modules()
-            for table in (*module._parameters.values(), *module._buffers.values())
-        )
-        return frozenset(size for table in held if table is not None for size in table.shape)
-
-    def _call_values(self) -> list[Any]:
-        return [self.call.forward, self.call.additional_args, dict(self.call.additional_kwargs)]
-
-    def _see_axes(
-        self, place: Structure, outputs: Sequence[Structure]
-    ) -> tuple[list[int | None], list[list[int | None]]]:
+    def _see_axes(self, place: Structure, outputs: Sequence[Structure]) -> Axes:
         size = self.batch_size
         other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
         numbers = {where: number for number, where in enumerate(self._module_places)}
@@ -309,52 +261,7 @@ class LayerBound(Bound):
     def _run(self, edited: Sequence[Tensor], copies: int, replay: bool, watch: Watch | None = None) -> Any:
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
-        new = dict(zip(self._attributor.places, structures, strict=True))
-        args, kwargs = self._arguments(copies, watch) if replay else arguments(self.call, copies)
-        for place in self._attributor.places:
-            if isinstance(place, ArgumentPlace):
-                args, kwargs = _put(self._location(place, args, kwargs), args, kwargs, new[place])
-        axes = self._prefix_axes if replay else None
-        put = [new[place] for place in self._module_places]
-        passing = Replay(self._recording, put, copies, axes, watch, self._stand_ins)
-        with intercepting(passing, self._concerned), watch or nullcontext():
-            output = self.model(*args, **kwargs)
-        return passing.tapped if self._attributor.output_layer else output
-
-    def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for a replay, which may read none of them: what it leaves out does."""
-        if watch is None and copies in self._unread_arguments:
-            args, kwargs = self._unread_arguments[copies]
-            return args, dict(kwargs)
-        numbers = itertools.count()
-
-        def make(leaf: Tensor, copies: int, axis: int | None) -> Tensor:
-            index = next(numbers)
-            if index in self._unread:
-                key = (_ARGUMENTS, index, copies)
-                if key not in self._stand_ins:
-                    self._stand_ins[key] = dropped(leaf, copies, axis)
-                return self._stand_ins[key]
-            if watch is not None and can_be_hollow(leaf, False):
-                stand_in = absent(leaf, copies, axis)
-                self._watched.add(index)
-                return watch.stand_in((_ARGUMENTS, index), stand_in, partial(repeat, leaf, copies, axis))
-            return repeat(leaf, copies, axis)
-
-        args, kwargs = arguments(self.call, copies, make=make)
-        unchangeable = (Dropped, bool, int, float, str, type(None))
-        if all(isinstance(value, unchangeable) for value in (*args, *kwargs.values())):
-            # There is nothing in them that the model could change: they serve all passes.
-            self._unread_arguments[copies] = args, dict(kwargs)
-        return args, kwargs
-
-    @cached_property
-    def _concerned(self) -> frozenset[int]:
-        """The modules that a later pass does something about; the others run as ever."""
-        tap = self._attributor.output_layer
-        modules = [place.module for place in self._module_places] + ([tap.module] if tap else [])
-        modules += [event.module for event in self._recording.prefix or []]
-        return frozenset(id(module) for module in modules)
+        return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
 
     def _replay_agrees(self, other: Point | None = None) -> bool:
         """Whether a replay at the clean values gives the output of the first pass; beside ``other`` copies, if given.
@@ -372,7 +279,7 @@ class LayerBound(Bound):
                 agrees = False
             if agrees:
                 if watch is not None:
-                    self._drop_all_but(watch.used)
+                    self._again.keep_only(watch.used)
                 return True
         clean = [value.tensor for value in self.values]
         if other is None and not same(self._run_points([clean], replay=False), self._output):
@@ -405,24 +312,6 @@ class LayerBound(Bound):
         with torch.no_grad():
             return self._run(self._joined(points), len(points), replay, watch)
 
-    def _drop_all_but(self, used: Collection[Key]) -> None:
-        """Keep only what is ``used`` of the prefix and the arguments."""
-        for number, event in enumerate(self._recording.prefix or []):
-            event.keep({index for at, index in used if at == number})
-        self._unread = frozenset(index for index in self._watched if (_ARGUMENTS, index) not in used)
-
-    def _location(self, place: ArgumentPlace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | str:
-        """Where an argument is among those that the model is called with."""
-        positional = Signature(self.model).positional
-        if place.name in kwargs:
-            return place.name
-        if place.name in positional and positional.index(place.name) < len(args):
-            return positional.index(place.name)
-        raise LookupError(
-            f"the forward argument {place.name!r} is to be explained, but is not among those that the extractors pass "
-            f"({', '.join([*positional[: len(args)], *kwargs])}); add it to forward_arg_extractor"
-        )
-
 
 def _holds_nan(output: Any) -> bool:
     # A sum, which a NaN makes NaN, takes less time than to look at each number; but so does infinity less infinity.
@@ -430,15 +319,3 @@ def _holds_nan(output: Any) -> bool:
         leaf.is_floating_point() and isnan(float(leaf.detach().sum())) and bool(leaf.isnan().any())
         for leaf in tensors(output)
     )
-
-
-def _get(location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[location] if isinstance(location, int) else kwargs[location]
-
-
-def _put(
-    location: int | str, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(location, str):
-        return args, {**kwargs, location: value}
-    return (*args[:location], value, *args[location + 1 :]), kwargs

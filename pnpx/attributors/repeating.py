@@ -1,8 +1,16 @@
 """Along which axes tensors inside a model hold the batch, so that they can be repeated and explained by sample."""
 
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
+from torch import Tensor, nn
+
+from pnpx.extractors import Call
 from pnpx.structure import Structure, is_packed, tensors
+
+Axes = tuple[list[int | None], list[list[int | None]]]
+"""The axes of the batch: in the tensors at the places, and in those of each output of what runs before them."""
 
 
 def axes_of(value: Structure, batch_size: int) -> list[int | None]:
@@ -39,3 +47,61 @@ def axes_seen(value: Structure, other: Structure, batch_size: int) -> list[int |
 
     pairs = zip(tensors(value), tensors(other), is_packed(value), strict=True)
     return [axis_of(leaf, twin, packed) for leaf, twin, packed in pairs]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the sizes of tensors tell of the axes of the batch, in one call of a model.
+
+    ``place`` is what was found at the places, ``outputs`` what the modules before them returned.
+    """
+
+    model: nn.Module
+    call: Call
+    place: Structure
+    outputs: Sequence[Structure]
+
+    @property
+    def axes(self) -> Axes:
+        """The axes that have the size of the batch."""
+        size = self.call.batch_size
+        return axes_of(self.place, size), [axes_of(output, size) for output in self.outputs]
+
+    @property
+    def tell(self) -> bool:
+        """Whether they are sure to be those of the batch: each is the first, and nothing else has its size."""
+        first = all(leaf.ndim > 0 and leaf.shape[0] == self.call.batch_size for leaf in tensors(self.place))
+        return first and not self._elsewhere([self.place, self.outputs])
+
+    @property
+    def suggest(self) -> bool:
+        """Whether they are likely to be, though only a pass of two copies can prove it.
+
+        They are where one axis alone has that size in each tensor at the places, such as the second of a recurrent
+        net's state, and nothing else has but an axis inside the model, such as the height of feature maps.
+        """
+        size, leaves = self.call.batch_size, tensors(self.place)
+        return (
+            size > 1
+            and all(leaf.is_floating_point() and tuple(leaf.shape).count(size) == 1 for leaf in leaves)
+            and not self.tell
+            and not self._elsewhere([])
+        )
+
+    def _elsewhere(self, values: Sequence[Structure]) -> bool:
+        """Whether anything else has the size of the batch: an axis, not the first, of ``values`` or of the arguments,
+        such as the length of sequences; or a weight or buffer, which a table of positions would be cut from."""
+        call = self.call
+        given = [call.forward, call.additional_args, dict(call.additional_kwargs)]
+        own = [axis for leaf in tensors((given, values)) for axis in leaf.shape[1:]]
+        return call.batch_size in own or call.batch_size in self._sizes_of_tables
+
+    @cached_property
+    def _sizes_of_tables(self) -> frozenset[int]:
+        """The sizes of the axes of weights and buffers."""
+        held = (
+            table
+            for module in self.model.modules()
+            for table in (*module._parameters.values(), *module._buffers.values())
+        )
+        return frozenset(size for table in held if table is not None for size in table.shape)
