@@ -104,12 +104,17 @@ def error(options: Options) -> list[Table]:
             errors = _errors(net, layer)
             for number, kind in enumerate(KINDS):
                 ratios = [
-                    f"{float(errors['independent', n][number] / errors[sampler, n][number]):.2f}"
+                    _ratio(errors["independent", n][number], errors[sampler, n][number])
                     for sampler in SAMPLERS[1:]
                     for n in N_ITER
                 ]
                 table.add(net.name, layer or "input", kind, *ratios)
     return [table]
+
+
+def _ratio(independent: Tensor, other: Tensor) -> str:
+    # The score is linear in the outputs of a layer without another non-linearity behind it.
+    return "no error" if not independent and not other else f"{float(independent / other):.2f}"
 
 
 def _errors(net: Net, layer: str | None) -> dict[tuple[SamplerName, int], Tensor]:

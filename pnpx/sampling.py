@@ -14,8 +14,10 @@ from torch import Tensor
 Sampler = Callable[[Sequence[int], int, torch.Generator], Iterator[Tensor]]
 """``sampler(shape, count, generator)`` yields ``count`` draws of ``shape``; each is standard normal by itself."""
 
-_BLOCK = 16
-"""Directions made orthogonal to one another at a time: bounds the memory, whatever the number of draws."""
+_DIRECTIONS, _NUMBERS = 64, 2**20
+"""The most directions made orthogonal to one another at a time, and the most numbers in them all: this bounds memory
+and time, whatever the number of draws. In more dimensions random directions are nearly orthogonal already.
+"""
 
 
 def independent(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -39,7 +41,7 @@ def antithetic(shape: Sequence[int], count: int, generator: torch.Generator) -> 
 
 
 def orthogonal(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Mirrored draws along directions orthogonal to one another, in blocks of up to 16 directions.
+    """Mirrored draws along directions orthogonal to one another, in blocks of up to 64 directions.
 
     Their lengths are those of independent normal vectors, so that each draw by itself is standard normal
     (Yu et al., 2016, arXiv:1610.09072, section 3).
@@ -64,7 +66,7 @@ def _mirrored(draws: Iterator[Tensor]) -> Iterator[Tensor]:
 
 def _orthogonal(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
     size = prod(shape)
-    block = max(1, min(_BLOCK, size))
+    block = max(1, min(_DIRECTIONS, size, _NUMBERS // max(size, 1)))
     for start in range(0, count, block):
         extent = min(block, count - start)
         yield from _orthogonal_block(size, extent, generator).reshape(extent, *shape)

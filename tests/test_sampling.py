@@ -94,15 +94,26 @@ def test_antithetic_directions_are_those_of_independent_draws():
     )
 
 
-@pytest.mark.parametrize("size, count", [(100, 6), (100, 32), (100, 31), (100, 80), (5, 30), (16, 32), (1, 6)], ids=str)
+@pytest.mark.parametrize(
+    "size, count", [(100, 6), (100, 32), (100, 31), (100, 180), (5, 30), (64, 128), (1, 6)], ids=str
+)
 def test_orthogonal_directions_within_a_block(size, count):
     directions = torch.stack(list(orthogonal((size,), count, generator()))[::2]).double()
-    block = min(16, size)
+    block = min(64, size)
     for part in directions.split(block):
         unit = part / part.norm(dim=1, keepdim=True)
         torch.testing.assert_close(unit @ unit.T, torch.eye(len(part), dtype=torch.float64), rtol=0, atol=1e-5)
     if len(directions) > block > 1:  # across blocks they are not
         assert (directions[:block] @ directions[block:].T).abs().max() > 1e-2
+
+
+def test_long_directions_are_made_orthogonal_a_few_at_a_time():
+    """A block holds at most 2**20 numbers, which bounds the memory."""
+    directions = torch.stack(list(orthogonal((2**9, 2**9), 12, generator()))[::2]).flatten(1).double()
+    unit = directions / directions.norm(dim=1, keepdim=True)
+    products = (unit @ unit.T - torch.eye(6, dtype=torch.float64)).abs()
+    assert products[:4, :4].max() < 1e-6 and products[4:, 4:].max() < 1e-6
+    assert products[:4, 4:].min() > 1e-6
 
 
 def test_orthogonal_draws_keep_the_lengths_of_normal_ones():

@@ -77,9 +77,8 @@ class Again:
         self._unread = frozenset(index for index in self._watched if (_ARGUMENTS, index) not in used)
 
     def forget_stand_ins(self) -> None:
-        """Make anew what stands for what was dropped: the axes of the batch are other ones."""
+        """Make anew what stands for what was dropped of the recording: its axes of the batch are other ones."""
         self._stand_ins.clear()
-        self._unread_arguments.clear()
 
     def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a replay, which may read none of them: what it leaves out does."""

@@ -117,8 +117,21 @@ def test_a_way_taken_only_under_noise_that_compares_a_dropped_output_runs_whole(
         torch.testing.assert_close(expected, 3 * model.head.weight[0].expand(2, 3))
 
 
-def test_a_dropped_output_that_is_read_where_the_model_catches_errors():
-    class Catching(nn.Module):
+def caught(hidden: Tensor) -> Tensor:
+    try:
+        return hidden.sigmoid()
+    except RuntimeError:
+        return torch.zeros(())
+
+
+# What it is given does not see what it calls, and is NaN to it.
+unseen = torch.vmap(torch.sigmoid)
+
+
+@pytest.mark.parametrize("read", [caught, unseen], ids=["an error is caught", "by numbers alone"])
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_a_dropped_output_that_is_read_without_an_error_coming_out(read, batch_size):
+    class Branching(nn.Module):
         def __init__(self):
             super().__init__()
             self.first, self.middle, self.head = (nn.Linear(3, 3).double() for _ in range(3))
@@ -126,17 +139,16 @@ def test_a_dropped_output_that_is_read_where_the_model_catches_errors():
         def forward(self, x):
             hidden = self.first(x)
             value = self.middle(hidden)
-            if (value - self.clean).abs().max() > 0:
-                try:
-                    value = value * hidden.sigmoid()
-                except RuntimeError:
-                    value = value * 0
+            if (value - self.clean.repeat(len(value) // 4, 1)).abs().max() > 0:
+                value = value * read(hidden)
             return self.head(value)
 
     torch.manual_seed(0)
-    model, x = Catching(), torch.randn(4, 3, dtype=torch.float64)
+    model, x = Branching(), torch.randn(4, 3, dtype=torch.float64)
     model.clean = model.middle(model.first(x)).detach()
     found, expected = (
-        SmoothGrad(model, layer="middle", n_iter=4, replay=replay).attribute(x, 1) for replay in (True, False)
+        SmoothGrad(model, layer="middle", n_iter=4, replay=replay, batch_size=batch_size).attribute(x, 1)
+        for replay in (True, False)
     )
+    assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected)

@@ -1,7 +1,7 @@
 """Leaving out what need not run again changes no result, in models of every odd kind."""
 
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -799,12 +799,26 @@ class AnObject(LaterAxis):
         return SimpleNamespace(logits=super().forward(x)[0])
 
 
+class InSlots(LaterAxis):
+    """Returns an object that nothing can be seen in but by who knows it."""
+
+    def forward(self, x):
+        return Slots(super().forward(x)[0])
+
+
+class Slots:
+    __slots__ = ("logits",)
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
 @pytest.mark.parametrize("layer", ["a", None])
 @pytest.mark.parametrize("special", [1, -1])
 @pytest.mark.parametrize(
     "kind, options",
     [(CleansInPlace, {}), (MasksAndMixes, {}), (SetsAMask, {}), (ScalesData, {}), (Backwards, {}),
-     (LaterAxis, {"output_extractor": lambda out: out[-1]}), (AnObject, {})],
+     (LaterAxis, {"output_extractor": lambda out: out[-1]}), (AnObject, {}), (InSlots, {})],
 )  # fmt: skip
 def test_what_holds_for_some_samples_or_copies_is_not_taken_to_hold_for_all(kind, options, special, layer):
     torch.manual_seed(0)
@@ -817,6 +831,46 @@ def test_what_holds_for_some_samples_or_copies_is_not_taken_to_hold_for_all(kind
         found = explainer.attribute(x, 0)
     assert expected.abs().max() > 0
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "batch, batch_size", [(1, 1), (1, 2), (1, 3), (1, 50), (2, 2), (2, 3), (2, 4), (2, 5), (3, 50)], ids=str
+)
+@pytest.mark.parametrize("layer", ["a", None])
+def test_no_pass_takes_more_rows_than_it_may(batch, batch_size, layer):
+    """Those that check what the others do are no exception."""
+    torch.manual_seed(0)
+    model, rows = nn.Sequential(OrderedDict(a=nn.Linear(4, 5), b=nn.Tanh(), c=nn.Linear(5, 3))), []
+    model.c.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    SmoothGrad(model, layer=layer, n_iter=8, batch_size=batch_size).attribute(torch.randn(batch, 4), 0)
+    assert max(rows) == min(batch_size // batch * batch, 8 * batch)
+
+
+class CountsATable(nn.Module):
+    """Reads the length of a table that is as long as the batch, and nothing else of it."""
+
+    class Table(nn.Module):
+        def forward(self, x):
+            return torch.ones(3, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.a, self.b = self.Table(), nn.Linear(5, 7), nn.Linear(7, 4)
+
+    def forward(self, x):
+        table = self.table(x)
+        return self.b(torch.tanh(self.a(x))) * len(table)
+
+
+def test_what_stands_for_an_output_follows_the_axes_found_later():
+    torch.manual_seed(0)
+    model, x = CountsATable().double(), torch.randn(3, 5, dtype=torch.float64)
+    rows = []
+    model.b.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    explainer = SmoothGrad(model, layer="a", n_iter=8, batch_size=100)
+    found = explainer.attribute(x, 0)
+    assert rows[-2:] == [24, 3]  # all copies in one pass, and the check of it
+    torch.testing.assert_close(found, replace(explainer, replay=False, batch_size=3).attribute(x, 0))
 
 
 def test_why_a_slower_way_is_taken_is_logged(caplog):
