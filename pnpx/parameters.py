@@ -1,7 +1,10 @@
-"""Parameters that can be tuned: a field's default and its search range, declared in one line."""
+"""Parameters of explainers: those that can be tuned, with their search range; checks of them; how they are written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,33 @@ def tunable(default: Any, search: Range) -> Any:
 def search_space(kind: type) -> dict[str, Range]:
     """The ranges of the tunable parameters of ``kind``, by name."""
     return {f.name: f.metadata["search"] for f in fields(kind) if "search" in f.metadata}
+
+
+def require_count(name: str, value: Any, least: int) -> None:
+    """Require an integer that is not too small."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, but got {value!r}")
+    if value < least:
+        raise ValueError(f"`{name} >= {least}` must hold, but got {name}={value}")
+
+
+def require_seed(seed: Any) -> None:
+    """Require a seed that generators take, with room above it for those of several tensors."""
+    require_count("seed", seed, 0)
+    if seed >= 2**62:
+        raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
+
+
+def as_plain(value: Any) -> Any:
+    """``value`` as JSON knows it, or what it looks like."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return getattr(value, "__name__", None) or repr(value)

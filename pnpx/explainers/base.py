@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pnpx.attributors import Bound, LayerAttributor, attributor_for, left_as_found, unwrapped
-from pnpx.attributors.base import Attributor
-from pnpx.attributors.batch import rows_of_batch, rows_of_call
+from pnpx.attributors import Attributor, Bound, attributor_for, left_as_found, unwrapped
 from pnpx.attributors.places import Layer
-from pnpx.explainers.pieces import Piece, join, pool_channels
-from pnpx.explainers.record import read_output, record
-from pnpx.extractors import Call, Extractor, extract, named_by
-from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task, rows_of_targets
+from pnpx.explainers.cutting import in_pieces
+from pnpx.explainers.pieces import Piece, pool_channels
+from pnpx.explainers.record import record
+from pnpx.extractors import Call, Extractor, extract
+from pnpx.parameters import as_plain, require_count
+from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
 
@@ -184,7 +184,7 @@ class Explainer(ABC, metaclass=_Named):
     @property
     def parameters(self) -> dict[str, Any]:
         """The name and the parameters, the model left out, as plain values for reports and files."""
-        plain = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
+        plain = {f.name: as_plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
         return {"name": type(self).__name__, **plain}
 
     def rehearse(self, inputs: Any, targets: Targets = None) -> None:
@@ -235,82 +235,12 @@ class Explainer(ABC, metaclass=_Named):
         with torch.inference_mode(False), torch.no_grad():
             targets = self.objective.read_targets(targets)
             call = self._call(inputs)
-            size = call.batch_size
-            reference = self.reference_call(call)
-            attributor = self.attributor
-            with left_as_found(self.model):
-                pieces = []
-                extent, start = min(self.batch_size, size), 0
-                while start < size:
-                    rows = slice(start, min(start + extent, size))
-                    try:
-                        pieces.append(self._piece(attributor, inputs, call, targets, reference, rows, diagnose))
-                    except torch.cuda.OutOfMemoryError:
-                        # One copy of these samples was too much already: go on with half as many of them.
-                        if rows.stop - rows.start == 1:
-                            raise
-                        torch.cuda.empty_cache()
-                        extent = max(1, (rows.stop - rows.start) // 2)
-                        continue
-                    start = rows.stop
-            piece = join(pieces)
+            piece = in_pieces(self, inputs, call, targets, diagnose)
             attributions = [
                 pool_channels(tensor, self.reducer, self.channel_axis, axis, piece.n_targets)
                 for tensor, axis in zip(piece.attributions, piece.axes, strict=True)
             ]
             return piece.mirrored(attributions), call, piece
-
-    def _piece(
-        self,
-        attributor: Attributor,
-        batch: Any,
-        call: Call,
-        targets: Targets,
-        reference: Call | None,
-        rows: slice,
-        diagnose: bool,
-    ) -> Piece:
-        """The attributions of some of the samples.
-
-        They are cut out of the whole batch always: whether an axis is that of the samples is seen best there.
-        """
-        size = call.batch_size
-        part, own_batch, own_targets, own_reference = call, batch, targets, reference
-        if rows != slice(0, size):
-            shared = named_by(self.additional_forward_arg_extractor, shared=True)
-            own_batch = rows_of_batch(batch, rows, size, shared)
-            part = rows_of_call(call, rows)
-            own_targets = rows_of_targets(targets, rows, size, weights=not callable(self.score))
-            own_reference = None if reference is None else rows_of_call(reference, rows)
-        count, uncut = part.batch_size, targets is own_targets and targets is not None
-        rows_in_pass = 1 if self.needs_graph else self.batch_size
-        with attributor.at(part, graph=self.needs_graph, floats=self.needs_floats, rows=rows_in_pass) as bound:
-            unbatched = any(value.axis is None for value in bound.values)
-            dependent = getattr(bound, "dependent", False) and not self.needs_graph
-            if not (unbatched and count > 1) and not dependent:
-                whole = size if uncut else None
-                aim = self.objective.aim(own_targets, own_batch, count, lambda: bound.output, whole)
-                found = self.explain_at(bound, aim, own_reference)
-                diagnostics = self.diagnose(bound, aim, own_reference, found) if diagnose else {}
-                output = read_output(self, bound.output) if diagnose else None
-                return Piece.of(bound, aim, found, diagnostics, output)
-        if dependent and isinstance(attributor, LayerAttributor):
-            alone = [
-                LayerAttributor(attributor.model, (place,), attributor.output_layer, False, attributor.replay)
-                for place in attributor.places
-            ]
-            return Piece.side_by_side(
-                [self._piece(one, batch, call, targets, reference, rows, diagnose) for one in alone]
-            )
-        # Something here has no axis of the batch, such as a table of positions. What it means for each sample is
-        # found by explaining the samples one at a time.
-        return join(
-            [
-                self._piece(attributor, batch, call, targets, reference, slice(row, row + 1), diagnose)
-                for row in range(rows.start, rows.stop)
-            ],
-            whole=[(tuple(value.tensor.shape), value.axis) for value in bound.values],
-        )
 
 
 def all_explainers() -> dict[str, type[Explainer]]:
@@ -329,35 +259,5 @@ def all_explainers() -> dict[str, type[Explainer]]:
     return dict(sorted(found.items()))
 
 
-def require_count(name: str, value: Any, least: int) -> None:
-    """Require an integer that is not too small."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, but got {value!r}")
-    if value < least:
-        raise ValueError(f"`{name} >= {least}` must hold, but got {name}={value}")
-
-
-def require_seed(seed: Any) -> None:
-    """Require a seed that generators take, with room above it for those of several tensors."""
-    require_count("seed", seed, 0)
-    if seed >= 2**62:
-        raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
-
-
 def _are_batches(inputs: Any) -> bool:
     return isinstance(inputs, DataLoader) or (isinstance(inputs, Iterator) and not isinstance(inputs, Mapping))
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON knows it, or what it looks like."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Tensor):
-        return f"tensor of shape {tuple(value.shape)}"
-    if isinstance(value, nn.Module):
-        return type(value).__name__
-    return getattr(value, "__name__", None) or repr(value)

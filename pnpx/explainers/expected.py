@@ -11,10 +11,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.attributors import Bound
 from pnpx.baselines import baseline_call
-from pnpx.explainers.base import require_count, require_seed
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, require_seed, tunable
 from pnpx.statistics import Mean
 from pnpx.structure import tensors
 

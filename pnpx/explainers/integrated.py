@@ -11,12 +11,11 @@ from torch import Tensor
 from pnpx.attributors import Bound
 from pnpx.baselines import BASELINES, Baseline, Token, baseline_call
 from pnpx.explainers.absence import absent_values
-from pnpx.explainers.base import require_count
 from pnpx.explainers.gaps import Integration, starts_near_zero, warn_of_gaps
 from pnpx.explainers.pieces import Piece
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, tunable
 from pnpx.scores import Aim, Targets
 from pnpx.statistics import Sum
 from pnpx.structure import Structure

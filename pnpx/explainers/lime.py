@@ -7,10 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pnpx.explainers.base import require_count
 from pnpx.explainers.coalitions import least_squares, lime_coalitions
 from pnpx.explainers.perturbation import Design, PerturbationExplainer
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, require_seed, tunable
 
 Distance = Literal["cosine", "euclidean"]
 DISTANCES = ("cosine", "euclidean")
@@ -46,7 +45,7 @@ class Lime(PerturbationExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 1)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
         for name in ("kernel_width", "ridge"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, (int, float)):

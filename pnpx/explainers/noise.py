@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound, Value
-from pnpx.explainers.base import require_count, require_seed
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, require_seed, tunable
 from pnpx.sampling import SAMPLERS
 from pnpx.statistics import Mean, MeanSquare, Variance
 from pnpx.suggest import nearest

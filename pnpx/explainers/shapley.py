@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pnpx.explainers.base import require_count
 from pnpx.explainers.coalitions import every, least_squares, shapley_coalitions
 from pnpx.explainers.perturbation import Design, PerturbationExplainer
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, require_seed, tunable
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class KernelShap(PerturbationExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 2)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
 
     @classmethod
     def example_parameters(cls, inputs: Any) -> dict[str, Any]:
@@ -111,7 +110,7 @@ class Shapley(PerturbationExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 1)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
 
     def design(self, groups: int) -> Design:
         if 2**groups - 2 <= self.n_iter * (groups - 1):

@@ -6,9 +6,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pnpx.explainers.base import require_count
 from pnpx.explainers.perturbation import Design, PerturbationExplainer
-from pnpx.parameters import Range, tunable
+from pnpx.parameters import Range, require_count, require_seed, tunable
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Sobol(PerturbationExplainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 2)
-        require_count("seed", self.seed, 0)
+        require_seed(self.seed)
 
     def design(self, groups: int) -> Design:
         most = torch.quasirandom.SobolEngine.MAXDIM // 2
