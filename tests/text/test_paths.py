@@ -8,6 +8,7 @@ import torch
 import pnpx
 from pnpx.explainers.integrated import nodes
 from pnpx.text import Contrast, TextExplainer
+from pnpx.text.replacement import special_ids
 from tests.text import tiny
 
 WORDS = [*tiny.SPECIAL, *["a", "film", "of", "rare", "beauty", "i", "left", "paris", "is"]]
@@ -218,3 +219,27 @@ def test_encoder_and_decoder_both_begin_at_the_token(tokenizer):
         rise = logits[0][step, token] - logits[1][step, token]
         torch.testing.assert_close(found.scores[step].sum(), rise, rtol=1e-6, atol=1e-8)
     assert found.scores[1, 5] != 0 and (found.scores[:, [0, 4]] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "names, special",
+    [
+        ({"unk_token": "[UNK]", "mask_token": "[MASK]", "eos_token": "[SEP]"}, {"[SEP]"}),
+        ({"unk_token": "[SEP]", "mask_token": "[MASK]", "bos_token": "[SEP]", "eos_token": "[SEP]"}, {"[SEP]"}),
+        ({"unk_token": "[SEP]", "eos_token": "[SEP]", "pad_token": "[PAD]"}, {"[SEP]", "[PAD]"}),
+    ],
+    ids=["each its own", "one for all ends, as GPT-2's", "an end, and padding"],
+)
+def test_what_is_unknown_or_masked_is_part_of_a_text_unless_it_is_an_end(names, special):
+    assert special_ids(tiny.tokenizer_of(WORDS, **names)) == {WORDS.index(token) for token in special}
+
+
+def test_an_end_that_is_the_token_for_what_is_unknown_as_well_stays_where_it_is():
+    """GPT-2 has one token for all: in the text it is an end, and the path of the others alone begins elsewhere."""
+    one = {name: "[SEP]" for name in ("unk_token", "bos_token", "eos_token")}
+    tokenizer = tiny.tokenizer_of(WORDS, "$A [SEP]", pad_token="[PAD]", **one)
+    model = tiny.gpt2("ForSequenceClassification", pad_token_id=0)
+    explain = TextExplainer(pnpx.IntegratedGradients, model, tokenizer, granularity="all_tokens", n_steps=8,
+                            replacement="pad", gap_tolerance=None)  # fmt: skip
+    (found,) = explain("a film of beauty", 1)
+    assert found.words[-1] == "[SEP]" and found.scores[-1] == 0 and (found.scores[:-1] != 0).all()
