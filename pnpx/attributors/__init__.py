@@ -1,11 +1,12 @@
 """Where gradients are taken: at a model's inputs, or inside it. The place is chosen by an explainer's ``layer``."""
 
-from pnpx.attributors.base import Attributor, Bound, Point, Value
+from pnpx.attributors.base import Attributor, Bound, Point
 from pnpx.attributors.choose import attributor_for, unwrapped
 from pnpx.attributors.guard import left_as_found
 from pnpx.attributors.input import InputAttributor
 from pnpx.attributors.layer import LayerAttributor
 from pnpx.attributors.places import ArgumentPlace, Layer, ModulePlace, Place, resolve, resolve_all
+from pnpx.attributors.value import Value
 
 __all__ = [
     "ArgumentPlace",

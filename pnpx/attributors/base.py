@@ -3,76 +3,23 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import close, holds, in_turn, note, turns
+from pnpx.attributors.agreement import holds, in_turn, note, turns
+from pnpx.attributors.backward import Backward
 from pnpx.attributors.passes import repeat
+from pnpx.attributors.value import Value
 from pnpx.extractors import Call
 from pnpx.scores import Aim
 from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
 
-_ENOUGH, _TOGETHER = 4, 32  # how many scores are worth a shared backward pass, and the most that share one
 _T = TypeVar("_T")
 
 Point = Sequence[Tensor]
 """A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """One tensor that is explained, as the model computes it for the batch itself.
-
-    ``axis`` is that of the batch; None where the tensor has none. ``valid`` marks, for sequences that were padded,
-    the (batch, time) steps that are no padding.
-    """
-
-    tensor: Tensor
-    axis: int | None = 0
-    valid: Tensor | None = None
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """The shape of one sample: without the axis of the batch."""
-        return tuple(size for index, size in enumerate(self.tensor.shape) if index != self.axis)
-
-    def by_sample(self, quantity: Tensor) -> Tensor:
-        """``quantity``, (batch,), shaped so that it multiplies each sample; without a batch axis, a single number."""
-        if self.axis is None:
-            return quantity.reshape(())
-        return quantity.reshape([-1 if index == self.axis else 1 for index in range(self.tensor.ndim)])
-
-    def for_all(self, sample: Tensor) -> Tensor:
-        """``sample``, of `sample_shape`, shaped so that it adds to every sample, in this tensor's precision.
-
-        In padded sequences its first step goes to the first that is no padding, and so on; padding gets zeros.
-        """
-        sample = sample.to(self.tensor)
-        if self.valid is None:
-            return sample if self.axis is None else sample.unsqueeze(self.axis)
-        order = (self.valid.cumsum(1) - 1).clamp(min=0)
-        return sample[order] * self.valid.reshape(*self.valid.shape, *[1] * (sample.ndim - 1))
-
-
-def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -> list[int]:
-    """Which of the tensors in ``value`` are floats; where none is and floats are not needed, all of them.
-
-    Raises:
-        TypeError: there is none.
-    """
-    leaves = tensors(value)
-    chosen = [index for index, leaf in enumerate(leaves) if leaf.is_floating_point()]
-    if not chosen and not floats:
-        if not leaves:
-            raise TypeError(f"there must be a tensor to explain, but {what} is {type(value).__name__}")
-        return list(range(len(leaves)))
-    if not chosen:
-        found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or f"a {type(value).__name__} without tensors"
-        raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
-    return chosen
 
 
 class Attributor(ABC):
@@ -104,7 +51,7 @@ class Bound(ABC):
         self._chosen: list[int] = []
         self._anchors: list[Tensor] = []
         self._several_work: bool | None = None  # whether several copies can share a pass; None: not tried yet
-        self._batched_works: bool | None = None  # whether several scores can share a backward pass; likewise
+        self._backward = Backward()
 
     # What the kinds of places differ in.
 
@@ -197,7 +144,7 @@ class Bound(ABC):
             output = self.run(edited, copies)
             if check:
                 self._require_agreement(output, points)
-            found = self._differentiate(aim.scores(output, copies), edited)
+            found = self._backward.gradients(aim.scores(output, copies), edited, self.describe())
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
@@ -231,7 +178,7 @@ class Bound(ABC):
         Can be called once, after binding with ``graph``.
         """
         with torch.enable_grad():
-            found = self._differentiate(aim.scores(self.output, 1), self._anchors)
+            found = self._backward.gradients(aim.scores(self.output, 1), self._anchors, self.describe())
         return [[gradient[None] for gradient in gradients] for gradients in found]
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
@@ -279,66 +226,6 @@ class Bound(ABC):
         axis = value.axis or 0
         split = (*gradient.shape[:axis], copies, value.tensor.shape[axis], *gradient.shape[axis + 1 :])
         return gradient.reshape(split).movedim(axis, 0)
-
-    def _differentiate(self, scores: Sequence[Tensor], edited: Sequence[Tensor]) -> list[list[Tensor]]:
-        """For each score the gradients at ``edited``; of one row, several backward passes at once, where that works."""
-        sums = [score.sum() for score in scores]
-        found: list[list[Tensor | None]] = [[None] * len(edited) for _ in sums]
-        waiting = [number for number, total in enumerate(sums) if total.requires_grad]
-        most = _TOGETHER if scores[0].numel() == 1 and self._batched_works is not False else 1
-        while waiting:
-            chunk = waiting[: most if min(most, len(waiting)) >= _ENOUGH else 1]
-            last = len(chunk) == len(waiting)
-            if len(chunk) > 1:
-                together = self._together([sums[number] for number in chunk], edited)
-                if together is None:
-                    self._batched_works, most = False, 1
-                    continue
-            else:
-                together = [list(torch.autograd.grad(sums[chunk[0]], edited, retain_graph=not last, allow_unused=True))]
-            for number, gradients in zip(chunk, together, strict=True):
-                found[number] = gradients
-            waiting = waiting[len(chunk) :]
-        if any(all(gradient is None for gradient in gradients) for gradients in found):
-            raise RuntimeError(
-                f"the score does not depend on {self.describe()}, so there is no gradient; choose a place that the "
-                "score is computed from, through differentiable operations"
-            )
-        return [
-            [
-                torch.zeros_like(tensor) if gradient is None else gradient.detach()
-                for gradient, tensor in zip(gradients, edited, strict=True)
-            ]
-            for gradients in found
-        ]
-
-    def _together(self, sums: Sequence[Tensor], edited: Sequence[Tensor]) -> list[list[Tensor | None]] | None:
-        """The gradients of several scores by one backward pass that is vectorised over them; None where it fails.
-
-        Not every operation can be, and the first time the last gradient must be what a pass for it alone gives.
-        Measured on one core, for 20 tokens generated after 30 by GPT2 and Llama of 2 to 8 layers, 32 to 768 wide: 1.0
-        to 3 times as fast as one pass after another. With 8 rows or more in a pass it is up to 3 times slower.
-        """
-        stacked = torch.stack([total.to(sums[0].device) for total in sums])
-        each = torch.eye(len(sums), dtype=stacked.dtype, device=stacked.device)
-        try:
-            batched = torch.autograd.grad(
-                stacked, edited, each, retain_graph=True, allow_unused=True, is_grads_batched=True
-            )
-        except Exception as error:
-            note("several backward passes at once to %s", self.describe(), error)
-            # Out of memory, or an operation that cannot be vectorised: one after another, any other cause shows again.
-            return None
-        if self._batched_works is None:
-            alone = torch.autograd.grad(sums[-1], edited, retain_graph=True, allow_unused=True)
-            agree = all(
-                (one is None) == (many is None) and (one is None or many is None or close(many[-1], one))
-                for one, many in zip(alone, batched, strict=True)
-            )
-            if not agree:
-                return None
-            self._batched_works = True
-        return [[None if many is None else many[number] for many in batched] for number in range(len(sums))]
 
     @abstractmethod
     def describe(self) -> str:

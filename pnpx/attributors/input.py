@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.base import Attributor, Bound, explainable
+from pnpx.attributors.base import Attributor, Bound
 from pnpx.attributors.batch import arguments
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Recording
+from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.structure import tensors
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pnpx.attributors.again import Again, argument, location, with_argument
 from pnpx.attributors.agreement import holds, note, same, turns, warn_unsteady
-from pnpx.attributors.base import Attributor, Bound, Point, explainable
+from pnpx.attributors.base import Attributor, Bound, Point
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
@@ -22,6 +22,7 @@ from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Reached, Recording
 from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten
+from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.structure import Structure, rebuild, tensors
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pnpx.attributors.base import Value
+from pnpx.attributors import Value
 from pnpx.baselines import Baseline, baseline_call
 from pnpx.extractors import Call
 
