@@ -35,13 +35,13 @@ def holds(several: Any, one: Any, copies: int, at: int) -> bool:
 def turns(several: Any, one: Any, size: int) -> bool:
     """Whether ``several``, the output for two copies of a batch, holds ``one``, that of one, sample by sample in turn.
 
-    The first sample is that of the first copy, the second that of the second copy, the third that of the first again.
+    Which sample is that of the second copy, and which of the first, `in_turn` says.
     """
     if isinstance(one, list):
         if not isinstance(several, list):
             return False
         first, second = several[: len(one)], several[len(one) :]
-        taken = [(first, second)[row % 2][row] for row in range(len(one))]
+        taken = [(second if turn else first)[row] for row, turn in enumerate(every_other(size).tolist())]
         return len(several) == 2 * len(one) == 2 * size and same(taken, one)
     left, right = _seen(several), _seen(one)
     if len(left) != len(right):
@@ -52,14 +52,23 @@ def turns(several: Any, one: Any, size: int) -> bool:
         axes = [axis for axis in range(alone.ndim) if leaf.shape[axis : axis + 1] != alone.shape[axis : axis + 1]]
         # Several rows a sample, such as windows of it, are those of one sample after those of another.
         rows = alone.shape[axes[0]] // size if axes else 1
-        taken.append(in_turn(copies[0], copies[1], axes[0], rows) if axes and leaf is not copies[0] else leaf)
+        taken.append(in_turn(copies[1], copies[0], axes[0], rows) if axes and leaf is not copies[0] else leaf)
     return _all_close(taken, right)
 
 
 def in_turn(one: Tensor, other: Tensor, axis: int, rows: int = 1) -> Tensor:
-    """The samples along ``axis``, so many rows each, of ``one`` and the ``other`` in turn."""
-    first = torch.arange(one.shape[axis], device=one.device) // max(rows, 1) % 2 == 0
+    """The samples along ``axis``, so many rows each, of ``one`` and the ``other`` in turn.
+
+    The first is of ``one``, the last of the ``other``: of two copies mixed so, and so the other way round, the first
+    sample of all and the last of all are of one kind.
+    """
+    first = every_other(one.shape[axis] // max(rows, 1)).repeat_interleave(max(rows, 1)).to(one.device)
     return torch.where(first.reshape([-1 if index == axis else 1 for index in range(one.ndim)]), one, other)
+
+
+def every_other(size: int) -> Tensor:
+    """Of so many samples every other one, beginning with the first; never the last."""
+    return (torch.arange(size) % 2 == 0) & (torch.arange(size) < size - 1)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -1,14 +1,14 @@
 """Taking gradients of a model's scores at one place: what the places have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import holds, in_turn, note, turns
+from pnpx.attributors.agreement import close, every_other, in_turn, note
 from pnpx.attributors.backward import Backward
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.value import Value
@@ -141,31 +141,92 @@ class Bound(ABC):
         with torch.enable_grad():
             for tensor in edited:
                 tensor.requires_grad_()
-            output = self.run(edited, copies)
+            scores = aim.scores(self.run(edited, copies), copies)
             if check:
-                self._require_agreement(output, points)
-            found = self._backward.gradients(aim.scores(output, copies), edited, self.describe())
+                self._require_agreement(scores, points, aim)
+            found = self._backward.gradients(scores, edited, self.describe())
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
         ]
 
-    def _require_agreement(self, output: Any, points: Sequence[Point]) -> None:
-        """Require that ``output``, for all ``points`` in a pass, holds what some of its samples give without others.
+    def _require_agreement(self, scores: Sequence[Tensor], points: Sequence[Point], aim: Aim) -> None:
+        """Require that ``scores``, those of ``points`` in one pass, are those of passes of one copy.
 
-        What depends on the rows before it or behind it, as a running sum over the batch does, shows in one between
-        others; of two, in the samples of both in turn.
+        Every other sample stands there beside samples of its own point, but far from it: not even a model's own batch
+        may matter.
         """
-        copies, middle = len(points), len(points) // 2
+        first, last = points[0], points[-1]
         with torch.no_grad():
-            if copies == 2 and self.batch_size > 1:
-                alone = self.run(self._in_turn(points[0], points[1]), 1)
-                agrees = turns(output, alone, self.batch_size)
+            try:
+                agrees = self._same_alone(scores, first, last, self.far(first, last), aim)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except Exception as error:
+                # A model may refuse values that no explainer would give it.
+                note("a pass with values far from those at %s", self.describe(), error)
+                agrees = self._same_alone(scores, first, last, (last, first), aim)
+        if not agrees:
+            raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+
+    def _same_alone(
+        self, scores: Sequence[Tensor], first: Point, last: Point, others: tuple[Point, Point], aim: Aim
+    ) -> bool:
+        """Whether some samples of the ``first`` and ``last`` points have those ``scores`` beside ``others``.
+
+        What is the largest or smallest of all, and matters to all, is in one of two passes at most.
+        """
+        size, (above, below) = self.batch_size, others
+        if size == 1:
+            rows = torch.ones(1, dtype=torch.bool)
+            passes = [(last, rows, slice(-1, None)), (first, rows, slice(0, 1))]
+        else:
+            rows = every_other(size)
+            passes = [
+                (self._in_turn(above, last), ~rows, slice(-size, None)),
+                (self._in_turn(first, below), rows, slice(0, size)),
+            ]
+        for point, rows, copy in passes:
+            found = aim.scores(self.run(self._joined([point]), 1), 1)
+            for alone, together in zip(found, scores, strict=True):
+                chosen = rows.to(alone.device)
+                if not close(alone[chosen], together[copy][chosen]):
+                    return False
+        return True
+
+    def far(self, point: Point, near: Point) -> tuple[Point, Point]:
+        """Two points far from ``point``, above and below it: beside them shows what depends on other samples.
+
+        So does what depends on the largest or smallest of all. What is no float is that of ``near``, another point.
+        """
+        above, below = [], []
+        for tensor, other in zip(point, near, strict=True):
+            if tensor.is_floating_point() and tensor.numel():
+                top = tensor.detach().abs().amax().nan_to_num(1.0, 1.0, 1.0).clamp(min=torch.finfo(tensor.dtype).tiny)
+                above.append(2 * tensor.detach() + top)
+                below.append(-tensor.detach() - top)
             else:
-                alone = self.run(self._joined([points[middle]]), 1)
-                agrees = holds(output, alone, copies, middle)
-            if not agrees:
-                raise RuntimeError("several copies of the batch in a pass do not give what one gives")
+                above.append(other)
+                below.append(other)
+        return above, below
+
+    def among(
+        self, point: Point, others: tuple[Point, Point], most: int
+    ) -> Iterator[tuple[Sequence[Point], int | None]]:
+        """Passes in which each sample of ``point`` stands among samples of the ``others``.
+
+        What depends on the samples before it need not depend on those behind: the first of all and the last of all are
+        of the ``others``. Each pass is so many points, at ``most`` three, and which of them is ``point``; None: of two,
+        in the way of `turns`.
+        """
+        above, below = others
+        if self.batch_size > 1:
+            yield [self._in_turn(above, point), self._in_turn(point, below)], None
+        elif most >= 3:
+            yield [above, point, below], 1
+        else:
+            yield [above, point], 1
+            yield [point, below], 0
 
     def _in_turn(self, one: Point, other: Point) -> list[Tensor]:
         """The samples of two points in turn."""
@@ -189,10 +250,9 @@ class Bound(ABC):
     def _scores(self, points: Sequence[Point], aim: Aim, check: bool = False) -> Tensor:
         copies = len(points)
         with torch.no_grad():
-            output = self.run(self._joined(points), copies)
+            scores = aim.scores(self.run(self._joined(points), copies), copies)
             if check:
-                self._require_agreement(output, points)
-            scores = aim.scores(output, copies)
+                self._require_agreement(scores, points, aim)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
     def several_agree(self, point: Point) -> bool:

@@ -96,8 +96,7 @@ class LayerBound(Bound):
             before += len(tensors(value))
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
-        # Another point than the clean one, which a model should take wherever it takes that.
-        if provable and not self.several_agree([value.tensor / 2 for value in self.values]):
+        if provable and not self.several_agree([value.tensor for value in self.values]):
             self._axes, self._prefix_axes = self._find_axes(place, probe=True)
             self._found(place, chosen, anchors, self._axes)
 
@@ -291,15 +290,13 @@ class LayerBound(Bound):
         clean: Point = [value.tensor for value in self.values]
         if other is None:
             return holds(self._replayed([clean], watch), self._output, 1, 0)
-        # With others on both sides, since what depends on the rows before it need not depend on those behind: two
-        # copies whose samples are clean in turn; of one sample three copies, or the two orders one after the other.
-        if self.batch_size > 1:
-            mixed = [self._in_turn(clean, other), self._in_turn(other, clean)]
-            return turns(self._replayed(mixed, watch), self._output, self.batch_size)
-        if self._rows >= 3:
-            return holds(self._replayed([other, clean, other], watch), self._output, 3, 1)
-        orders: list[tuple[list[Point], int]] = [([other, clean], 1), ([clean, other], 0)]
-        return all(holds(self._replayed(points, watch), self._output, 2, at) for points, at in orders)
+        for together, at in self.among(clean, self.far(clean, other), self._rows):
+            found = self._replayed(together, watch)
+            if at is None and not turns(found, self._output, self.batch_size):
+                return False
+            if at is not None and not holds(found, self._output, len(together), at):
+                return False
+        return True
 
     def _replayed(self, points: Sequence[Point], watch: Watch | None) -> Any:
         try:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import pnpx
-from pnpx import ExpectedGradients, IntegratedGradients, SmoothGrad, VarGrad
+from pnpx import ExpectedGradients, IntegratedGradients, SmoothGrad, SquareGrad, VarGrad
 from pnpx.attributors import intercept, left_as_found
 from pnpx.extractors import extract
 
@@ -833,6 +833,42 @@ def test_what_holds_for_some_samples_or_copies_is_not_taken_to_hold_for_all(kind
     torch.testing.assert_close(found, expected)
 
 
+MATTER_TO_ALL = {
+    "the mean": lambda hidden: hidden - hidden.mean(0),
+    "the first": lambda hidden: hidden - hidden[:1],
+    "the last": lambda hidden: hidden - hidden[-1:],
+    "the largest": lambda hidden: hidden / hidden.abs().max(),
+    "the smallest": lambda hidden: hidden - hidden.min(),
+    "those beside it": lambda hidden: hidden - hidden.roll(1, 0),
+}
+
+
+@pytest.mark.parametrize("layer", ["a", "b", None])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+@pytest.mark.parametrize("what", MATTER_TO_ALL)
+def test_samples_that_matter_to_others_get_one_copy_a_pass(what, batch, layer):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+
+        def forward(self, x):
+            # What is largest must not be hidden by being cut off before it is compared.
+            bend = nn.functional.leaky_relu if what in ("the largest", "the smallest") else torch.tanh
+            return self.c(MATTER_TO_ALL[what](bend(self.b(bend(self.a(x))))) ** 2)
+
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model, x = Net().double(), torch.randn(batch, 6, dtype=torch.float64)
+        if batch == 1 and what in ("the mean", "the first", "the last", "those beside it"):
+            continue  # one sample alone is nothing, and has no gradient
+        for explainer in (SquareGrad(model, layer=layer, n_iter=8),
+                          IntegratedGradients(model, layer=layer, n_steps=8, gap_tolerance=None)):  # fmt: skip
+            expected = replace(explainer, replay=False, batch_size=batch).attribute(x, 1)
+            for batch_size in (2 * batch, 3 * batch, 32):
+                torch.testing.assert_close(replace(explainer, batch_size=batch_size).attribute(x, 1), expected)
+
+
 @pytest.mark.parametrize(
     "batch, batch_size", [(1, 1), (1, 2), (1, 3), (1, 50), (2, 2), (2, 3), (2, 4), (2, 5), (3, 50)], ids=str
 )
@@ -869,7 +905,7 @@ def test_what_stands_for_an_output_follows_the_axes_found_later():
     model.b.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     explainer = SmoothGrad(model, layer="a", n_iter=8, batch_size=100)
     found = explainer.attribute(x, 0)
-    assert rows[-2:] == [24, 3]  # all copies in one pass, and the check of it
+    assert rows[-3:] == [24, 3, 3]  # all copies in one pass, and the check of it
     torch.testing.assert_close(found, replace(explainer, replay=False, batch_size=3).attribute(x, 0))
 
 
