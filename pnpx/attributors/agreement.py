@@ -12,6 +12,7 @@ from pnpx.structure import tensors
 _log = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
+_ROUNDING = 1024  # how many units in the last place passes of other sizes may differ by
 
 
 def holds(several: Any, one: Any, copies: int, at: int) -> bool:
@@ -19,13 +20,10 @@ def holds(several: Any, one: Any, copies: int, at: int) -> bool:
 
     What has no axis of the copies must be the same for all. Up to rounding.
     """
-    if isinstance(one, list):  # an entry a sample, of any number of boxes
+    if isinstance(one, list) and isinstance(several, list) and len(several) == copies * len(one) != len(one):
+        # An entry a sample, of any number of boxes.
         size = len(one)
-        return (
-            isinstance(several, list)
-            and len(several) == copies * size
-            and same(several[at * size : (at + 1) * size], one)
-        )
+        return same(several[at * size : (at + 1) * size], one)
     left, right = _seen(several), _seen(one)
     if len(left) != len(right):
         return False
@@ -37,12 +35,9 @@ def turns(several: Any, one: Any, size: int) -> bool:
 
     Which sample is that of the second copy, and which of the first, `in_turn` says.
     """
-    if isinstance(one, list):
-        if not isinstance(several, list):
-            return False
-        first, second = several[: len(one)], several[len(one) :]
-        taken = [(second if turn else first)[row] for row, turn in enumerate(every_other(size).tolist())]
-        return len(several) == 2 * len(one) == 2 * size and same(taken, one)
+    if isinstance(one, list) and isinstance(several, list) and len(several) == 2 * len(one) == 2 * size:
+        first, second = several[:size], several[size:]
+        return same([(second if turn else first)[row] for row, turn in enumerate(every_other(size).tolist())], one)
     left, right = _seen(several), _seen(one)
     if len(left) != len(right):
         return False
@@ -96,17 +91,22 @@ def _all_close(left: list[Tensor], right: list[Tensor]) -> bool:
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of floats are the same up to rounding, of the largest in ``other``."""
+    """Whether two tensors of floats are the same up to rounding, of the largest in ``other`` and of how they differ."""
     if not one.numel():
         return True
-    tolerance = _TOLERANCE.get(one.dtype, 0.05)
+    dtype, tolerance = one.dtype, _TOLERANCE.get(one.dtype, 0.05)
     wide = torch.promote_types(one.dtype, torch.float32)
     one, other = one.to(wide), other.to(wide)
     finite = torch.isfinite(other)
     if not torch.equal(finite, torch.isfinite(one)):
         return False
-    scale = other[finite].abs().amax() if finite.any() else torch.zeros(())
-    return bool(((one - other)[finite].abs() <= tolerance * scale + 1e-12).all())
+    one, other = one[finite], other[finite]
+    if not other.numel():
+        return True
+    scale, spread = other.abs().amax(), other.amax() - other.amin()
+    # What all have in common, as a large constant, must not hide what they do not.
+    allowed = torch.minimum(tolerance * scale, tolerance * spread + _ROUNDING * torch.finfo(dtype).eps * scale)
+    return bool(((one - other).abs() <= allowed + 1e-12).all())
 
 
 def note(what: str, place: str, error: Exception) -> None:

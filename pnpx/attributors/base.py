@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pnpx.attributors.agreement import close, every_other, in_turn, note
 from pnpx.attributors.backward import Backward
+from pnpx.attributors.decisions import Decisions
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.value import Value
 from pnpx.extractors import Call
@@ -51,6 +52,8 @@ class Bound(ABC):
         self._chosen: list[int] = []
         self._anchors: list[Tensor] = []
         self._several_work: bool | None = None  # whether several copies can share a pass; None: not tried yet
+        self._proven = 1  # how many copies are known to
+        self._looks, self.decides = False, False
         self._backward = Backward()
 
     # What the kinds of places differ in.
@@ -115,12 +118,14 @@ class Bound(ABC):
 
     def _shared(self, points: Sequence[Point], compute: Callable[[bool], _T]) -> _T | None:
         """What ``compute`` gives in one pass for all ``points``, checked if it is told so; None where it must not."""
-        if len(points) == 1 or self._several_work:
+        copies = len(points)
+        if copies == 1 or (self._several_work and copies <= self._proven):
             return compute(False)
-        check = self._several_work is None and not self.several_agree(points[0])
+        if self._several_work is None and self.several_agree(points[0]):
+            self._several_work, self._proven = True, 2
         while self._several_work is not False:
             try:
-                found = compute(check)
+                found = compute(copies > self._proven)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -129,9 +134,9 @@ class Bound(ABC):
                 # that has another cause shows up again there, unhidden.
                 if not self.reconsider():
                     self._several_work = False
-                check = True
+                self._proven = 1
             else:
-                self._several_work = True
+                self._several_work, self._proven = True, copies
                 return found
         return None
 
@@ -153,46 +158,78 @@ class Bound(ABC):
     def _require_agreement(self, scores: Sequence[Tensor], points: Sequence[Point], aim: Aim) -> None:
         """Require that ``scores``, those of ``points`` in one pass, are those of passes of one copy.
 
-        Every other sample stands there beside samples of its own point, but far from it: not even a model's own batch
-        may matter.
+        Every other sample is far from them there: not even what else is in a batch of the model's own may matter.
+        Where that is known already of fewer copies, the others may be near.
         """
-        first, last = points[0], points[-1]
+        # Of three or more not the first: it has the rows that it has alone.
+        copies = {0: points[0], 1: points[-1]} if len(points) == 2 else {1: points[1], len(points) - 1: points[-1]}
         with torch.no_grad():
             try:
-                agrees = self._same_alone(scores, first, last, self.far(first, last), aim)
+                if self._proven > 1:
+                    agrees = self._same_alone(scores, copies, None, aim)
+                else:
+                    agrees = self._same_alone(scores, copies, self.far(points[0], points[-1]), aim)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
                 # A model may refuse values that no explainer would give it.
                 note("a pass with values far from those at %s", self.describe(), error)
-                agrees = self._same_alone(scores, first, last, (last, first), aim)
+                agrees = self._same_alone(scores, copies, None, aim)
         if not agrees:
             raise RuntimeError("several copies of the batch in a pass do not give what one gives")
 
     def _same_alone(
-        self, scores: Sequence[Tensor], first: Point, last: Point, others: tuple[Point, Point], aim: Aim
+        self, scores: Sequence[Tensor], copies: dict[int, Point], others: tuple[Point, Point] | None, aim: Aim
     ) -> bool:
-        """Whether some samples of the ``first`` and ``last`` points have those ``scores`` beside ``others``.
+        """Whether the samples of two of the ``copies``, by number, have those ``scores`` in passes of one copy.
 
-        What is the largest or smallest of all, and matters to all, is in one of two passes at most.
+        Each sample is met in one of them, beside ``others`` in place of every other one; without, beside the other
+        copy. What is the largest or smallest of all, and matters to all, is in one of the passes at most.
         """
-        size, (above, below) = self.batch_size, others
+        size = self.batch_size
+        rows = every_other(size)
+        (first, last), (of_first, of_last) = copies.values(), (slice(at * size, (at + 1) * size) for at in copies)
         if size == 1:
-            rows = torch.ones(1, dtype=torch.bool)
-            passes = [(last, rows, slice(-1, None)), (first, rows, slice(0, 1))]
+            everything = torch.ones(1, dtype=torch.bool)
+            passes = [(last, [(everything, of_last)]), (first, [(everything, of_first)])]
+        elif others is None:
+            passes = [(self._in_turn(first, last), [(rows, of_first), (~rows, of_last)])]
         else:
-            rows = every_other(size)
+            above, below = others
             passes = [
-                (self._in_turn(above, last), ~rows, slice(-size, None)),
-                (self._in_turn(first, below), rows, slice(0, size)),
+                (self._in_turn(above, last), [(~rows, of_last)]),
+                (self._in_turn(first, below), [(rows, of_first)]),
             ]
-        for point, rows, copy in passes:
-            found = aim.scores(self.run(self._joined([point]), 1), 1)
-            for alone, together in zip(found, scores, strict=True):
-                chosen = rows.to(alone.device)
-                if not close(alone[chosen], together[copy][chosen]):
-                    return False
+        for point, met in passes:
+            with self.looking():
+                output = self.run(self._joined([point]), 1)
+            if self.decides:
+                return False
+            for alone, together in zip(aim.scores(output, 1), scores, strict=True):
+                for chosen, copy in met:
+                    chosen = chosen.to(alone.device)
+                    if not close(alone[chosen], together[copy][chosen]):
+                        return False
         return True
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """See in the passes run meanwhile whether the model `decides` by numbers what to run."""
+        self._looks = True
+        try:
+            yield
+        finally:
+            self._looks = False
+
+    @contextmanager
+    def followed(self, given: Structure) -> Iterator[None]:
+        """Around the model's call with ``given`` at the place; see `looking`."""
+        if not self._looks:
+            yield
+            return
+        with Decisions(given) as decisions:
+            yield
+        self.decides = self.decides or decisions.made
 
     def far(self, point: Point, near: Point) -> tuple[Point, Point]:
         """Two points far from ``point``, above and below it: beside them shows what depends on other samples.

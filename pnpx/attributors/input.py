@@ -73,11 +73,12 @@ class InputBound(Bound):
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
-        if self._output_layer is None:
-            return self.model(*args, **kwargs)
-        recording = Recording((), [], [], self._output_layer, keep=False)
-        with intercepting(recording, self._modules):
-            self.model(*args, **kwargs)
+        with self.followed([leaves[index] for index in self._chosen]):
+            if self._output_layer is None:
+                return self.model(*args, **kwargs)
+            recording = Recording((), [], [], self._output_layer, keep=False)
+            with intercepting(recording, self._modules):
+                self.model(*args, **kwargs)
         recording.check()
         return recording.tapped
 

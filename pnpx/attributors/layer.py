@@ -132,7 +132,8 @@ class LayerBound(Bound):
     def several_agree(self, point: Point) -> bool:
         # A replay of the clean values, between other copies, must give the first pass's output: that tells both.
         if self._replay is None and self._replay_agrees(point):
-            self._replay = self._several_work = True
+            self._replay = True
+            self._several_work, self._proven = not self.decides, 2
         return self._several_work is True
 
     def activations(self, call: Call) -> list[Tensor]:
@@ -261,7 +262,8 @@ class LayerBound(Bound):
     def _run(self, edited: Sequence[Tensor], copies: int, replay: bool, watch: Watch | None = None) -> Any:
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
-        return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
+        with self.followed(structures):
+            return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
 
     def _replay_agrees(self, other: Point | None = None) -> bool:
         """Whether a replay at the clean values gives the output of the first pass; beside ``other`` copies, if given.
@@ -291,7 +293,8 @@ class LayerBound(Bound):
         if other is None:
             return holds(self._replayed([clean], watch), self._output, 1, 0)
         for together, at in self.among(clean, self.far(clean, other), self._rows):
-            found = self._replayed(together, watch)
+            with self.looking():
+                found = self._replayed(together, watch)
             if at is None and not turns(found, self._output, self.batch_size):
                 return False
             if at is not None and not holds(found, self._output, len(together), at):

@@ -600,8 +600,8 @@ def test_out_of_memory_loses_no_draw_and_uses_none_twice(emptied):
     used = Counter(int((wanted - row).abs().sum(1).argmin()) for row in noisy)
     assert all((wanted - row).abs().sum(1).min() < 1e-6 for row in noisy)
     assert sorted(used) == list(range(10))
-    # Two are met again by the check that several copies in a pass give what each alone gives.
-    assert sorted(used.values())[:-2] == [1] * 8 and max(used.values()) <= 2
+    # Two are met again by each check that as many copies in a pass give what each alone gives: of two, and of four.
+    assert sum(used.values()) <= 10 + 4
 
 
 def test_out_of_memory_for_one_row_is_the_users(emptied):

@@ -1,0 +1,131 @@
+"""Copies of a batch share passes where that changes nothing, and only there."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from pnpx import IntegratedGradients, SmoothGrad, SquareGrad
+
+
+class Net(nn.Module):
+    """``change(model, hidden)`` comes after the layers a and b, and before c; ``offset`` is added to the scores."""
+
+    def __init__(self, change, offset):
+        super().__init__()
+        self.a, self.b, self.c, self.more = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 5), nn.Linear(8, 8)
+        self.change, self.offset, self.passes = change, offset, []
+
+    def forward(self, x):
+        self.passes.append(len(x))
+        return self.offset + self.c(self.change(self, torch.tanh(self.b(torch.tanh(self.a(x))))) ** 2)
+
+
+def explained(change, batch, layer, batch_size, dtype=torch.float64, replay=True, seed=0, offset=0.0):
+    """What SquareGrad and IntegratedGradients give, and the rows of the passes that SquareGrad took."""
+    torch.manual_seed(seed)
+    model, x = Net(change, offset).to(dtype), torch.randn(batch, 6, dtype=dtype)
+    options = {"layer": layer, "batch_size": batch_size, "replay": replay}
+    squares = SquareGrad(model, n_iter=12, noise_level=0.5, **options).attribute(x, 1)
+    passes, model.passes = model.passes, []
+    path = IntegratedGradients(model, n_steps=12, gap_tolerance=None, **options).attribute(x, 1)
+    return torch.stack([squares, path]), passes
+
+
+def exits(read):
+    def change(model, hidden):
+        for _ in range(4):
+            if read(hidden):
+                break
+            hidden = torch.tanh(model.more(hidden) * 1.5)
+        return hidden
+
+    return change
+
+
+def halts_by_a_note(model, hidden):
+    """What was computed is written into another tensor before it is looked at."""
+    notes = torch.zeros(3, dtype=hidden.dtype)
+    notes[1] = hidden.abs().max().detach()
+    return hidden * 2 if notes.tolist()[1] > 0.7 else hidden
+
+
+DECIDING = {
+    "bool": exits(lambda hidden: (hidden.abs().mean() > 0.5)),
+    "item": exits(lambda hidden: hidden.sum().item() > 0),
+    "float": exits(lambda hidden: float(hidden.detach().norm()) > 1.4),
+    "all close": exits(lambda hidden: torch.allclose(hidden, hidden.mean().expand_as(hidden), atol=0.9)),
+    "numpy": exits(lambda hidden: hidden.detach().numpy().max() > 0.8),
+    "a note": halts_by_a_note,
+}
+
+
+@pytest.mark.parametrize("layer", [None, "a", "b"])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("what", DECIDING)
+def test_a_model_that_decides_by_what_it_computes_gets_one_copy_a_pass(what, batch, layer):
+    for seed in range(5):
+        expected, _ = explained(DECIDING[what], batch, layer, batch, replay=False, seed=seed)
+        for batch_size in (2 * batch, 32):
+            found, _ = explained(DECIDING[what], batch, layer, batch_size, seed=seed)
+            torch.testing.assert_close(found, expected)
+
+
+def asks(model, hidden):
+    """Looks at numbers, but not at those that depend on what is explained."""
+    mask = torch.ones(3, dtype=torch.bool)
+    if mask.all() and float(model.c.weight.sum()) != 0 and len(hidden) and hidden.shape[0] > 0 and hidden.dim() == 2:
+        hidden = hidden * 2
+    return hidden
+
+
+@pytest.mark.parametrize("layer", [None, "a", "b"])
+def test_other_questions_do_not_matter(layer):
+    expected, _ = explained(asks, 2, layer, 2, replay=False)
+    found, passes = explained(asks, 2, layer, 32)
+    torch.testing.assert_close(found, expected)
+    assert 24 in passes and len(passes) <= 5  # all twelve copies in one
+
+
+@pytest.mark.parametrize("layer", [None, "b"])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 300.0])
+def test_a_large_constant_does_not_hide_that_samples_depend_on_each_other(offset, layer):
+    def change(model, hidden):
+        return hidden - hidden.mean(0)
+
+    given = {"dtype": torch.float32, "offset": offset}
+    expected, _ = explained(change, 3, layer, 3, replay=False, **given)
+    for batch_size in (6, 32):
+        found, _ = explained(change, 3, layer, batch_size, **given)
+        assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+def by_row(weigh):
+    def change(model, hidden):
+        return hidden * weigh(torch.arange(len(hidden)))[:, None]
+
+    return change
+
+
+@pytest.mark.parametrize("layer", [None, "b"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("what", ["capacity", "alternating"])
+def test_rows_that_differ_by_where_they_stand(what, batch, layer):
+    """As experts have that take no more than so many rows."""
+    change = by_row((lambda row: row < 8) if what == "capacity" else (lambda row: 1 + row % 2))
+    expected, _ = explained(change, batch, layer, batch, replay=False)
+    for batch_size in (3 * batch, 32):
+        torch.testing.assert_close(explained(change, batch, layer, batch_size)[0], expected)
+
+
+@pytest.mark.parametrize("layer", [None, "a"])
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_outputs_in_a_list_are_shared_and_replayed_as_those_in_a_tuple(kind, layer):
+    rows = []
+    model = nn.Sequential(OrderedDict(a=nn.Linear(6, 8), b=nn.Tanh(), c=nn.Linear(8, 5)))
+    model.a.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    model.register_forward_hook(lambda module, args, output: kind([output, output.mean(1)]))
+    SmoothGrad(model, layer=layer, n_iter=10, batch_size=40).attribute(torch.randn(4, 6), 1)
+    # At the layer the pass that records it, a check, one for all, and another check; at the inputs one, and two checks.
+    assert rows == ([4, 8, 40, 4] if layer else [40, 4, 4])
