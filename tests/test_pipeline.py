@@ -127,6 +127,14 @@ def test_a_changed_parameter_makes_that_explainer_again_and_no_other(space):
     assert {Path(name).parts[1] for name in changed(pictures, space.stamps("*/*rad*/*/*.png"))} == {"SmoothGrad"}
 
 
+def test_an_explainer_whose_replay_is_turned_off_is_made_again(space):
+    space.run()
+    before = space.stamps()
+    outcome = space.run("explainers.1.replay=false")
+    assert (outcome.made, outcome.found) == (4, 2)
+    assert {Path(name).parts[1] for name in changed(before, space.stamps())} == {"SmoothGrad"}
+
+
 def test_another_sample_or_layer_is_added(space):
     space.run()
     before = space.stamps()
