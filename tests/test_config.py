@@ -148,6 +148,15 @@ def test_several_problems_are_all_told_at_once(write):
     ]
 
 
+@pytest.mark.parametrize("wrong, hint", [
+    ("digits_cn", "the nearest: 'digits_cnn'"), ("transfomers:a/b", "the nearest: 'transformers:a/b'"),
+])
+def test_a_misspelt_model_is_one_problem_also_where_layers_are_by_model(write, wrong, hint):
+    path = write(GOOD.replace("[null, conv2]", "{digits_cnn: [conv2], digits_rnn: [rnn]}"))
+    (line,) = problems(path, f"model={wrong}")
+    assert line == f"model={wrong}: model: there is no model {wrong!r}; {hint}"
+
+
 def test_a_layer_that_some_models_lack_names_the_model(write):
     path = write(GOOD.replace("model: digits_cnn", "model: [digits_cnn, digits_rnn]"))
     (line,) = problems(path)
