@@ -173,6 +173,7 @@ def test_a_layer_that_some_models_lack_names_the_model(write):
     ("explainers[-1].n_itr=3", "explainers.1.n_itr: SmoothGrad has no parameter 'n_itr' here; the nearest: 'n_iter'"),
     ("explainers.-3.n_iter=3", "the list has 2 items, numbered from 0, but no item '-3'"),
     ("explainers.-1={a", "the value is no valid YAML: "),
+    ("data.columns.txt=a", "data.columns.txt: there is no such key; the nearest: 'text'"),
     ("a.b.c=1", "a: there is no such key; there are: "),
     ("text.generation.max_new_tokens=3", "text: is for models that read texts, and the model of this run is none"),
     ("model={a", "the value is no valid YAML: "),
