@@ -152,7 +152,9 @@ class Checker:
         known = all_explainers()
         keys: KeyPath = ("explainers", index)
         names = [model.name or (model.factory or "").rpartition(":")[2] for model in self.settings.model]
-        for model in choice.layers:
+        # A model that there is not may be misspelt: which layers are meant for it shows when it has its name.
+        all_known = all(model.factory or model.name in known_models(model) for model in self.settings.model)
+        for model in choice.layers if all_known else ():
             if model != EVERY_MODEL and model not in names:
                 self.note((*keys, "layers", model), f"there is no model {model!r} in this run; {nearest(model, names)}")
         if choice.name not in known:

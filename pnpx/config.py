@@ -28,7 +28,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings, Source]:
 def parse(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings | None, Source, list[str]]:
     """The settings as far as they can be read, and the problems in them, so that more may be looked for.
 
-    Keys that do not exist are left out of the settings; with any other problem there are none.
+    Keys that do not exist are left out of the settings; with any other problem, or where they then serve no more,
+    there are none.
     """
     source = load(path, overrides)
     try:
@@ -42,7 +43,10 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> tuple[Settings | None, S
     for problem in found:
         *parents, key = source.written(problem["loc"])
         del functools.reduce(operator.getitem, parents, data)[key]  # type: ignore[arg-type]
-    return Settings.model_validate(data), source, problems
+    try:
+        return Settings.model_validate(data), source, problems
+    except ValidationError:  # what is left is not right without the key: a mapping, say, that may not be empty
+        return None, source, problems
 
 
 def unique(lines: Iterable[str]) -> list[str]:

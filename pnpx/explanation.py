@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pnpx.atomic import write_whole
+from pnpx.atomic import refuse_folder, write_whole
 from pnpx.packing import Packer, unpack
 from pnpx.structure import Structure, mirror, tensors
 
@@ -137,7 +137,7 @@ class Explanation:
         Named tuples become tuples, mappings dicts. Tensors that are the same one are written once.
 
         Raises:
-            FileNotFoundError: the folder of ``path`` does not exist.
+            OSError: ``path`` cannot be written: its folder does not exist, say, or it is no file, but a folder.
             TypeError: there is something in it, such as a parameter of the explainer, that JSON cannot say.
         """
         from safetensors.torch import save
@@ -154,10 +154,12 @@ class Explanation:
         """The explanation saved at ``path``, equal to the saved one in values, dtypes and structure.
 
         Raises:
+            OSError: there is no file to read: none at all, say, or a folder.
             ValueError: the file is no explanation, is damaged, or was written by a later version of pnpx.
         """
         from safetensors import SafetensorError, safe_open
 
+        refuse_folder(path)
         try:
             with safe_open(str(path), framework="pt", device=str(device)) as file:
                 metadata = file.metadata() or {}

@@ -146,8 +146,10 @@ class _Work:
     def _draw(
         self, figure: Callable[[], "Figure"], picture: Path, errors: list[Exception], again: bool = False
     ) -> bool:
-        """Draw a picture that is not there, or ``again``; whether it is there then."""
-        if picture.is_file() and not again:
+        """Draw a picture that is not there or is damaged, or ``again``; whether it is there then."""
+        from pnpx.report.png import holds_picture
+
+        if not again and holds_picture(picture):
             return True
         try:
             with warnings.catch_warnings():
@@ -194,12 +196,13 @@ class _Work:
 
     def _sample(self, subject: Subject, index: int) -> "Sample":
         from pnpx.report import Sample
+        from pnpx.report.png import holds_picture
 
         output = self.outputs.get((subject, index), Output("unknown"))
         picture = self._sample_picture(subject, index)
         return Sample(
             index=index,
-            input_png=picture if picture.is_file() else None,
+            input_png=picture if holds_picture(picture) else None,
             label=subject.data.label(index),
             prediction=output.what,
             probability=output.probability,

@@ -41,6 +41,9 @@ class Source:
         overridden = [prefix for prefix in self.overrides if known[: len(prefix)] == prefix]
         if overridden:
             return f"{self.overrides[max(overridden, key=len)]}: {where}: {message}"
+        below = [override for place, override in self.overrides.items() if known and place[: len(known)] == known]
+        if below and known not in self.lines:  # it is not in the file, but there since something in it was set
+            return f"{below[0]}: {where}: {message}"
         line = next((self.lines[known[:n]] for n in range(len(known), 0, -1) if known[:n] in self.lines), None)
         place = f"{self.path}:{line}" if line else str(self.path)
         return f"{place}: {where}: {message}" if where else f"{place}: {message}"
@@ -98,13 +101,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             problems.append(f"{override}: an override is written key=value, as in explainers.0.n_iter=10")
             continue
         try:
+            place = _place(key, OmegaConf.to_container(config))
+        except ValueError as error:
+            problems.append(f"{override}: {error}")
+            continue
+        try:
             changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
             OmegaConf.update(config, key, changed["value"], merge=False)
         except (YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
-            problems.append(f"{override}: {_override_problem(key, error, config)}")
+            problems.append(f"{override}: the value is no valid YAML: {_first_line(error)}")
             continue
         config = _spelled_out(config)
-        placed[_keys(key)] = override
+        placed[place] = override
     if problems:
         raise ConfigError(problems)
     try:
@@ -179,25 +187,31 @@ def _spelled_out(config: Any) -> Any:
 
 def _keys(dotted: str) -> KeyPath:
     parts = [part for part in dotted.replace("[", ".").replace("]", "").split(".") if part]
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
 def _kind(tag: str) -> str:
     return {"seq": "list", "str": "text", "int": "number", "float": "number"}.get(tag.rpartition(":")[2], "value")
 
 
-def _override_problem(key: str, error: Exception, config: Any) -> str:
-    from omegaconf import ListConfig
+def _place(key: str, data: Any) -> KeyPath:
+    """The way that an override names; an item of a list that it counts from the end, as -1, by its number from 0.
 
-    walked: Any = config
-    for part in key.split("."):
-        if isinstance(walked, ListConfig):
-            if not part.isdigit() or int(part) >= len(walked):
-                return f"the list has {len(walked)} items, numbered from 0, but no item {part!r}"
-            walked = walked[int(part)]
+    Raises:
+        ValueError: a list does not have the item.
+    """
+    found: list[str | int] = []
+    for part in _keys(key):
+        if isinstance(data, list):
+            number = re.fullmatch(r"-?[0-9]+", str(part))
+            if not number or not -len(data) <= int(number[0]) < len(data):
+                raise ValueError(f"the list has {len(data)} items, numbered from 0, but no item {str(part)!r}")
+            part = int(number[0]) % len(data)
+            data = data[part]
         else:
-            walked = walked.get(part)
-    return f"the value is no valid YAML: {_first_line(error)}"
+            data = data.get(part, data.get(str(part))) if isinstance(data, dict) else None
+        found.append(part)
+    return tuple(found)
 
 
 def _first_line(error: BaseException) -> str:

@@ -30,8 +30,11 @@ CONFIG = "config.yaml"
 
 SUFFIXES: Mapping[type[Record], str] = {Explanation: ".safetensors", TextExplanation: ".json"}
 
-UNIMPORTANT = frozenset({"model", "batch_size", "replay", "progress"})
-"""Fields of an explainer left out of its fingerprint: the model has its own, the others do not change the result."""
+UNIMPORTANT = frozenset({"model", "batch_size", "progress"})
+"""Fields of an explainer left out of its fingerprint: the model has its own, the others do not change the result.
+
+``replay`` is none of them: it is turned off for a model that it disagrees with, whose results it then changes.
+"""
 
 
 @dataclass(frozen=True)

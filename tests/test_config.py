@@ -148,6 +148,15 @@ def test_several_problems_are_all_told_at_once(write):
     ]
 
 
+@pytest.mark.parametrize("wrong, hint", [
+    ("digits_cn", "the nearest: 'digits_cnn'"), ("transfomers:a/b", "the nearest: 'transformers:a/b'"),
+])
+def test_a_misspelt_model_is_one_problem_also_where_layers_are_by_model(write, wrong, hint):
+    path = write(GOOD.replace("[null, conv2]", "{digits_cnn: [conv2], digits_rnn: [rnn]}"))
+    (line,) = problems(path, f"model={wrong}")
+    assert line == f"model={wrong}: model: there is no model {wrong!r}; {hint}"
+
+
 def test_a_layer_that_some_models_lack_names_the_model(write):
     path = write(GOOD.replace("model: digits_cnn", "model: [digits_cnn, digits_rnn]"))
     (line,) = problems(path)
@@ -160,6 +169,13 @@ def test_a_layer_that_some_models_lack_names_the_model(write):
     ("explainers.1.layers=[head,x]", "explainers.1.layers.1: no module 'x' in the model; "),
     ("explainers.5.n_iter=3", "the list has 2 items, numbered from 0, but no item '5'"),
     ("explainers.last.n_iter=3", "the list has 2 items, numbered from 0, but no item 'last'"),
+    ("explainers.-1.n_iter=0", "explainers.1.n_iter: `n_iter >= 1` must hold, but got n_iter=0"),
+    ("explainers[-1].n_itr=3", "explainers.1.n_itr: SmoothGrad has no parameter 'n_itr' here; the nearest: 'n_iter'"),
+    ("explainers.-3.n_iter=3", "the list has 2 items, numbered from 0, but no item '-3'"),
+    ("explainers.-1={a", "the value is no valid YAML: "),
+    ("data.columns.txt=a", "data.columns.txt: there is no such key; the nearest: 'text'"),
+    ("a.b.c=1", "a: there is no such key; there are: "),
+    ("text.generation.max_new_tokens=3", "text: is for models that read texts, and the model of this run is none"),
     ("model={a", "the value is no valid YAML: "),
     ("seed", "an override is written key=value, as in explainers.0.n_iter=10"),
     ("=3", "an override is written key=value, as in explainers.0.n_iter=10"),

@@ -195,6 +195,9 @@ def test_a_module_that_runs_twice_is_ambiguous_and_its_calls_can_be_chosen():
         )
     with pytest.raises(RuntimeError, match="the layer 'mix#3' was not reached: it runs 2 times"):
         pnpx.Gradient(given.model, layer="mix#3").attribute(given.batch, given.targets)
+    single = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match="the layer '0#2' was not reached: it runs once; "):
+        pnpx.Gradient(single, layer="0#2").attribute(torch.ones(1, 2), 0)
 
 
 def test_a_module_that_does_not_run_is_an_error():

@@ -1,5 +1,6 @@
 """A run makes what the configuration says, once, and loses nothing that it finished."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,14 @@ def test_a_changed_parameter_makes_that_explainer_again_and_no_other(space):
     assert {Path(name).parts[1] for name in changed(pictures, space.stamps("*/*rad*/*/*.png"))} == {"SmoothGrad"}
 
 
+def test_an_explainer_whose_replay_is_turned_off_is_made_again(space):
+    space.run()
+    before = space.stamps()
+    outcome = space.run("explainers.1.replay=false")
+    assert (outcome.made, outcome.found) == (4, 2)
+    assert {Path(name).parts[1] for name in changed(before, space.stamps())} == {"SmoothGrad"}
+
+
 def test_another_sample_or_layer_is_added(space):
     space.run()
     before = space.stamps()
@@ -157,6 +166,32 @@ def test_a_removed_picture_is_drawn_again(space):
     picture.unlink()
     assert space.run().made == 0
     assert picture.is_file()
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda whole: b"", lambda whole: b"hi", lambda whole: whole[: len(whole) // 2], lambda whole: whole[:-1],
+], ids=["empty", "garbage", "half", "the last byte"])
+@pytest.mark.parametrize("name", [FILES[0], "breast_cancer_mlp/samples"])
+def test_a_damaged_picture_is_drawn_again_and_ends_nothing(space, name, spoil):
+    space.run()
+    picture, others = space.folder / name / "0001.png", space.stamps("**/*.png")
+    whole = picture.read_bytes()
+    picture.write_bytes(spoil(whole))
+    outcome = space.run()
+    assert (outcome.made, outcome.found, outcome.failures) == (0, 6, [])
+    assert picture.read_bytes() == whole
+    assert changed(others, space.stamps("**/*.png")) == [str(picture.relative_to(space.folder))]
+    assert base64.b64encode(whole).decode() in outcome.report.read_text()
+
+
+def test_a_damaged_input_that_cannot_be_drawn_again_is_left_out_of_the_page(space, monkeypatch):
+    def fail(explanation):
+        raise ValueError("no colours")
+
+    space.run()
+    (space.folder / "breast_cancer_mlp/samples/0001.png").write_bytes(b"hi")
+    monkeypatch.setattr("pnpx.plots.plot_input", fail)
+    assert space.run().report.read_text().count("data:image/png") == 7
 
 
 def test_a_failing_explainer_is_reported_and_the_others_go_on(space, monkeypatch):

@@ -325,6 +325,7 @@ def test_a_callable_score_is_given_floats_one_a_sample():
 
 # Errors
 
+BEYOND = "targets must be in the range -2**63 to 2**63 - 1, that of an int64, but got "
 WANTED = (
     "targets must be None, an int, ints (batch,) or (batch, n_targets), a tuple of indices where outputs have more "
     "axes, floats of the output's shape as weights, or a callable; "
@@ -367,7 +368,13 @@ BAD_TARGETS = [
     ([1, None, 2], {}, TypeError, WANTED + "but got a list of object, [1, None, 2]"),
     ({1, 2}, {}, TypeError, WANTED + "but got a set, {1, 2}"),
     ({"a": 1}, {}, TypeError, WANTED + "but got a dict, {'a': 1}"),
-    (2**70, {}, TypeError, WANTED + "but got a int, 1180591620717411303424"),
+    (2**70, {}, ValueError, BEYOND + "1180591620717411303424"),
+    (2**63, {}, ValueError, BEYOND + "9223372036854775808"),
+    (-(2**63) - 1, {}, ValueError, BEYOND + "-9223372036854775809"),
+    (2**63 - 1, {}, ValueError, "targets must be in the range 0 to 4, but got 9223372036854775807"),
+    ([[0, 1], [0, 2**70], [0, 0]], {}, ValueError, BEYOND + "1180591620717411303424"),
+    ((2**70,), {}, ValueError, BEYOND + "1180591620717411303424"),
+    (np.array([0, 2**63, 1], dtype=np.uint64), {}, ValueError, BEYOND + "9223372036854775808"),
     ([[0, 1], [1], [0, 0]], {}, ValueError,
      "a list of targets must hold as many for each sample, but is [[0, 1], [1], [0, 0]]"),
     ([[0], 1, [0]], {}, ValueError, "a list of targets must hold as many for each sample, but is [[0], 1, [0]]"),

@@ -97,8 +97,9 @@ def test_an_explainer_is_known_by_its_parameters():
     explainer = pnpx.SmoothGrad(Net(), n_iter=5)
     known = of_explainer(explainer)
     assert of_explainer(dataclasses.replace(explainer, model=nn.Linear(3, 2))) == known
-    assert of_explainer(dataclasses.replace(explainer, batch_size=1)) == known
-    for change in ({"n_iter": 6}, {"noise_level": 0.2}, {"seed": 1}, {"layer": "linear"}):
+    for change in ({"batch_size": 1}, {"progress": True}):
+        assert of_explainer(dataclasses.replace(explainer, **change)) == known
+    for change in ({"n_iter": 6}, {"noise_level": 0.2}, {"seed": 1}, {"layer": "linear"}, {"replay": False}):
         assert of_explainer(dataclasses.replace(explainer, **change)) != known
     assert of_explainer(pnpx.SquareGrad(Net(), n_iter=5)) != known
 

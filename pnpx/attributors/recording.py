@@ -161,7 +161,8 @@ class Recording(Pass):
                     f"the call: '{name}#1{side}' to '{name}#{count}{side}'"
                 )
             if count < (place.call or 1):
-                ran = f"it runs {count} times" if count else "the model ran without calling it"
+                times = "once" if count == 1 else f"{count} times"
+                ran = f"it runs {times}" if count else "the model ran without calling it"
                 remedy = "choose one that the forward pass uses"
                 if isinstance(place.module, torch.jit.ScriptModule):
                     ran = "TorchScript runs the modules inside it out of sight"

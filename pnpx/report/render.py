@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pnpx.atomic import write_whole
+from pnpx.report.png import is_whole
 
 if TYPE_CHECKING:
     from pnpx.text.record import TextExplanation
-
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def render(report: Report, path: Path) -> None:
 
     Raises:
         FileNotFoundError: an image, or the folder of ``path``, does not exist. Nothing is written then.
-        ValueError: an image is no PNG.
+        ValueError: an image is no PNG, or was cut off.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -160,8 +159,8 @@ class _Image:
 
 def _image(path: Path) -> _Image:
     content = Path(path).read_bytes()
-    if not content.startswith(_PNG) or len(content) < 24:
-        raise ValueError(f"the images of a report must be PNG files, but {str(path)!r} is none")
+    if not is_whole(content):
+        raise ValueError(f"the images of a report must be PNG files, but {str(path)!r} is none, or is damaged")
     # The sizes keep the page from jumping while it is laid out: a PNG has them in its first chunk.
     width, height = struct.unpack(">II", content[16:24])
     density = content.find(b"pHYs", 24, 1024)  # pixels a metre, which all figures of matplotlib say

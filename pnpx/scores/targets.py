@@ -22,10 +22,11 @@ def read_targets(targets: Any) -> Any:
 
     Raises:
         TypeError: they are none of this.
-        ValueError: lists in them differ in length, or floats in them are not finite.
+        ValueError: lists in them differ in length, floats in them are not finite, or ints are beyond an int64.
     """
     if targets is None:
         return None
+    _require_int64(targets)
     if isinstance(targets, tuple):
         return _indices(targets)
     if isinstance(targets, list) and targets and any(isinstance(target, tuple) for target in targets):
@@ -77,6 +78,21 @@ def _tensor(targets: Any) -> Tensor:
     tensor = torch.from_numpy(array.astype(native, order="C"))
     from_python = array.dtype.kind == "f" and not isinstance(targets, (np.ndarray, np.generic))
     return tensor.to(torch.get_default_dtype()) if from_python else tensor
+
+
+def _require_int64(value: Any) -> None:
+    """Require that the ints in ``value`` fit those of PyTorch: Python's know no bounds, and NumPy's uint64 holds more.
+
+    Raises:
+        ValueError: one does not.
+    """
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _require_int64(item)
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "uO":
+        _require_int64(value.ravel().tolist())
+    elif isinstance(value, (int, np.integer)) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"targets must be in the range -2**63 to 2**63 - 1, that of an int64, but got {value!s:.40}")
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pnpx.atomic import write_whole
+from pnpx.atomic import refuse_folder, write_whole
 from pnpx.text import packing
 from pnpx.text.granularity import Unit
 from pnpx.text.segment import Span
@@ -125,7 +125,7 @@ class TextExplanation:
         """Write everything to one JSON file, whole or not at all, with every number to its last bit; see `load`.
 
         Raises:
-            FileNotFoundError: the folder of ``path`` does not exist.
+            OSError: ``path`` cannot be written: its folder does not exist, say, or it is no file, but a folder.
             TypeError: there is something in it, such as a parameter of the explainer, that JSON cannot say.
         """
         record = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -138,8 +138,10 @@ class TextExplanation:
         """The explanation saved at ``path``, equal to the saved one in values and dtypes; tensors are on the CPU.
 
         Raises:
+            OSError: there is no file to read: none at all, say, or a folder.
             ValueError: the file is no explanation of a text, is damaged, or was written by a later version of pnpx.
         """
+        refuse_folder(path)
         try:
             content = json.loads(Path(path).read_bytes())
         except ValueError as error:

@@ -185,10 +185,13 @@ def test_a_missing_or_wrong_image_leaves_the_old_page(png, tmp_path):
     before = (tmp_path / "report.html").read_bytes()
     with pytest.raises(FileNotFoundError):
         render(full(tmp_path / "gone.png"), tmp_path / "report.html")
-    (tmp_path / "b.png").write_bytes(b"GIF89a")
-    with pytest.raises(ValueError) as error:
-        render(full(tmp_path / "b.png"), tmp_path / "report.html")
-    assert str(error.value) == f"the images of a report must be PNG files, but {str(tmp_path / 'b.png')!r} is none"
+    whole = png.read_bytes()
+    for damaged in (b"", b"GIF89a", whole[:300], whole[:-1], b"GIF89a" + whole):
+        (tmp_path / "b.png").write_bytes(damaged)
+        with pytest.raises(ValueError) as error:
+            render(full(tmp_path / "b.png"), tmp_path / "report.html")
+        said = f"the images of a report must be PNG files, but {str(tmp_path / 'b.png')!r} is none, or is damaged"
+        assert str(error.value) == said
     assert (tmp_path / "report.html").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "report.html"]
 
