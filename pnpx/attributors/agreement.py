@@ -12,7 +12,7 @@ from pnpx.structure import tensors
 _log = logging.getLogger(__name__)
 
 _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output; for narrower types 0.05
-_ROUNDING = 1024  # how many units in the last place passes of other sizes may differ by
+_ROUNDING = 128  # how many units in the last place passes of other sizes may differ by
 
 
 def holds(several: Any, one: Any, copies: int, at: int) -> bool:
@@ -90,8 +90,12 @@ def _all_close(left: list[Tensor], right: list[Tensor]) -> bool:
     )
 
 
-def close(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of floats are the same up to rounding, of the largest in ``other`` and of how they differ."""
+def close(one: Tensor, other: Tensor, among: Tensor | None = None) -> bool:
+    """Whether two tensors of floats are the same, but for what rounding does to numbers of that size.
+
+    How much they may differ goes by how far the numbers in ``among`` are apart, or else those in ``other``: what all
+    have in common, as a large constant, must not hide what they have not.
+    """
     if not one.numel():
         return True
     dtype, tolerance = one.dtype, _TOLERANCE.get(one.dtype, 0.05)
@@ -103,8 +107,8 @@ def close(one: Tensor, other: Tensor) -> bool:
     one, other = one[finite], other[finite]
     if not other.numel():
         return True
-    scale, spread = other.abs().amax(), other.amax() - other.amin()
-    # What all have in common, as a large constant, must not hide what they do not.
+    among = other if among is None else among.to(wide)[torch.isfinite(among)]
+    scale, spread = among.abs().amax(), among.amax() - among.amin()
     allowed = torch.minimum(tolerance * scale, tolerance * spread + _ROUNDING * torch.finfo(dtype).eps * scale)
     return bool(((one - other).abs() <= allowed + 1e-12).all())
 

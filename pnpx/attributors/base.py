@@ -208,7 +208,7 @@ class Bound(ABC):
             for alone, together in zip(aim.scores(output, 1), scores, strict=True):
                 for chosen, copy in met:
                     chosen = chosen.to(alone.device)
-                    if not close(alone[chosen], together[copy][chosen]):
+                    if not close(alone[chosen], together[copy][chosen], together.detach()):
                         return False
         return True
 
