@@ -318,7 +318,7 @@ def test_baselines_and_groups_are_tried_as_well(write, name, parameter, problem)
 
 
 @pytest.mark.parametrize("layer, problem", [
-    ("conv2#9", "the layer 'conv2#9' was not reached: it runs 1 times; choose one that the forward pass uses"),
+    ("conv2#9", "the layer 'conv2#9' was not reached: it runs once; choose one that the forward pass uses"),
     ("conv2#0", "calls of a module count from 1, but the layer is 'conv2#0'"),
 ])
 def test_calls_of_a_layer_that_never_come(write, layer, problem):

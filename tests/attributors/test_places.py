@@ -171,7 +171,7 @@ def test_a_name_is_not_read_letter_by_letter():
 
 
 @pytest.mark.parametrize("layer, kind, message", [
-    ("1#2", RuntimeError, "the layer '1#2' was not reached: it runs 1 times; choose one that the forward pass uses"),
+    ("1#2", RuntimeError, "the layer '1#2' was not reached: it runs once; choose one that the forward pass uses"),
     ("2", RuntimeError,
      "the layer '2' was not reached: the model ran without calling it; choose one that the forward pass uses"),
     ("2:input", RuntimeError,
