@@ -73,7 +73,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
             raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
         if (line := _endless(root, [], set())) is not None:
-            raise ConfigError([f"{path}:{line}: an alias (*name) stands inside of what it names; write out what is meant"])
+            said = "an alias (*name) stands inside of what it names; write out what is meant"
+            raise ConfigError([f"{path}:{line}: {said}"])
         if (added := _size(root, {}) - _size(root, None)) > MOST_REPEATED:
             # Aliases of aliases are a few lines to write, and more than any memory holds to read.
             said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
