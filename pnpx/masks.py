@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound, Value
+from pnpx.parameters import plain_numbers
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
 
@@ -48,6 +49,7 @@ class Patches:
     size: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", plain_numbers(self.size))
         sizes = self.size if isinstance(self.size, tuple) else (self.size,)
         if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
             raise ValueError(

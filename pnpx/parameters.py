@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 
@@ -35,6 +36,20 @@ def tunable(default: Any, search: Range) -> Any:
 def search_space(kind: type) -> dict[str, Range]:
     """The ranges of the tunable parameters of ``kind``, by name."""
     return {f.name: f.metadata["search"] for f in fields(kind) if "search" in f.metadata}
+
+
+def plain_numbers(value: Any) -> Any:
+    """``value``, or what a tuple or list holds, with NumPy's numbers as Python's: a search or a config may hold them.
+
+    >>> import numpy as np
+    >>> plain_numbers((np.int64(3), np.float32(0.5), True))
+    (3, 0.5, True)
+    """
+    if isinstance(value, (np.integer, np.floating)):
+        return value.item()
+    if type(value) in (tuple, list) and any(isinstance(item, (np.integer, np.floating)) for item in value):
+        return type(value)(map(plain_numbers, value))
+    return value
 
 
 def require_count(name: str, value: Any, least: int) -> None:

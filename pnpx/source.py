@@ -75,6 +75,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
         if root is None or root.tag != "tag:yaml.org,2002:map":
             what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
             raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
+        if (line := _endless(root, [], set())) is not None:
+            said = "an alias (*name) stands inside of what it names; write out what is meant"
+            raise ConfigError([f"{path}:{line}: {said}"])
         if (added := _size(root, {}) - _size(root, None)) > MOST_REPEATED:
             # Aliases of aliases are a few lines to write, and more than any memory holds to read.
             said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
@@ -146,12 +149,24 @@ def _text(path: Path) -> str:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
 
 
+def _endless(node: Any, above: list[int], done: set[int]) -> int | None:
+    """The line, from 1, at which something below ``node`` begins that holds itself, by an alias; None if none does."""
+    if id(node) in above:
+        return int(node.start_mark.line) + 1
+    if node.id == "scalar" or id(node) in done:
+        return None
+    done.add(id(node))
+    parts = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
+    lines = (_endless(part, [*above, id(node)], done) for part in parts)
+    return next((line for line in lines if line is not None), None)
+
+
 def _size(node: Any, known: dict[int, int] | None, seen: set[int] | None = None) -> int:
     """How many values there are below ``node``, and it: those of an alias each time, as ``known``; without it, once."""
     seen = set() if seen is None else seen
     if known is not None and id(node) in known:
         return known[id(node)]
-    if id(node) in seen:  # an alias that is not to count; one inside what it names is refused later
+    if id(node) in seen:  # an alias that is not to count
         return 0
     seen.add(id(node))
     parts = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value

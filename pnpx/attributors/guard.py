@@ -65,7 +65,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 for module in modules:
                     key = ("module", id(module))
                     # In eval mode and without buffers there is nothing to hold, unless another thread made it so.
-                    if module.training or module._buffers or key in _held:
+                    if _trains(module) or module._buffers or key in _held:
                         hold(key, partial(_quieten, module))
                     else:
                         bare.append(module)
@@ -88,9 +88,10 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             _release(held)
-            for module in bare:  # a forward pass may have made buffers
-                module._non_persistent_buffers_set.difference_update(module._buffers)
-                module._buffers.clear()
+            for module in bare:
+                if module._buffers:  # a forward pass has made them
+                    module._non_persistent_buffers_set.difference_update(module._buffers)
+                    module._buffers.clear()
 
 
 @contextmanager
@@ -125,9 +126,14 @@ def _without_compiling() -> Callable[[], None]:
     return lambda: stance.__exit__(None, None, None)
 
 
+def _trains(module: nn.Module) -> bool:
+    """Whether ``module`` is in train mode; one that `torch.jit.freeze` has made knows no mode, and is in eval mode."""
+    return bool(getattr(module, "training", False))
+
+
 def _quieten(module: nn.Module) -> Callable[[], None]:
     """Eval mode for this module alone, set directly: an overridden ``eval()`` may do more, such as merge weights."""
-    training = module.training
+    training = _trains(module)
     before, not_saved = dict(module._buffers), set(module._non_persistent_buffers_set)
     copies = {
         name: buffer.detach().clone()
@@ -144,6 +150,10 @@ def _quieten(module: nn.Module) -> Callable[[], None]:
             _restore(before[name], copy)
         if any(before.get(name, module) is not buffer for name, buffer in module._buffers.items()):
             # A forward pass has made buffers, or replaced them.
+            if isinstance(module, torch.jit.ScriptModule):  # it cannot make any, and is not to be cleared
+                for name, buffer in before.items():
+                    setattr(module, name, buffer)
+                return
             module._buffers.clear()
             module._buffers.update(before)
             module._non_persistent_buffers_set = not_saved

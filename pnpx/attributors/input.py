@@ -58,6 +58,14 @@ class InputBound(Bound):
             chosen = list(range(len(leaves)))
         anchors = [leaves[index].detach().clone().requires_grad_() for index in chosen] if graph else []
         self._found(call.forward, chosen, anchors, [0] * len(leaves))
+        # At a layer a value may have no axis of time; of the inputs, the mask tells what is padding.
+        if call.steps is not None and all(value.valid is None for value in self.values):
+            shapes = ", ".join(str(tuple(value.tensor.shape)) for value in self.values)
+            raise ValueError(
+                f"the mask that padding_mask_extractor takes has shape {tuple(call.steps.shape)}, and must be that of "
+                f"the first two axes, (batch, length), of an input that is explained, but their shapes are {shapes}; "
+                "take the mask of what is explained, or leave padding_mask_extractor out"
+            )
 
     @property
     def output(self) -> Any:

@@ -18,7 +18,7 @@ from pnpx.explainers.cutting import in_pieces
 from pnpx.explainers.pieces import Piece, pool_channels
 from pnpx.explainers.record import record
 from pnpx.extractors import Call, Extractor, extract
-from pnpx.parameters import as_plain, require_count
+from pnpx.parameters import as_plain, plain_numbers, require_count
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
@@ -99,6 +99,9 @@ class Explainer(ABC, metaclass=_Named):
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
             raise TypeError(f"the model must be a torch.nn.Module, but is a {type(self.model).__name__}")
+        for one in fields(self):
+            if one.name != "model":
+                object.__setattr__(self, one.name, plain_numbers(getattr(self, one.name)))
         require_count("batch_size", self.batch_size, 1)
         for name in ("replay", "progress"):
             if not isinstance(getattr(self, name), bool):

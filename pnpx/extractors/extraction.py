@@ -39,7 +39,7 @@ def extract(
     Raises:
         LookupError: an extractor names a part that the batch does not have.
         TypeError: nothing is left to call the model with, or more than it takes.
-        ValueError: a forward argument is to be explained and to go along as well.
+        ValueError: a forward argument is to be explained and to go along as well, or the mask is none of the batch.
     """
     signature = Signature(model)
     if forward is None:
@@ -70,11 +70,20 @@ def extract(
     of_values = [*zip(call.additional_args, positional, strict=True)]
     of_values += [(value, marks.get(name, False)) for name, value in call.additional_kwargs.items()]
     size = call.batch_size
+    if call.steps is not None and len(call.steps) != size:
+        raise ValueError(
+            f"padding_mask_extractor must take a mask with a row for each of the {size} samples, but took one of shape "
+            f"{tuple(call.steps.shape)}; its shape is (batch, length)"
+        )
     return replace(call, axes=tuple(axis for value, mark in of_values for axis in batch_axes(value, size, mark)))
 
 
 def _steps(mask: Any) -> Tensor | None:
-    """``mask`` as booleans (batch, length)."""
+    """``mask`` as booleans (batch, length).
+
+    Raises:
+        ValueError: it is not of that shape, has other values than 0 and 1, or a sample without any step.
+    """
     if mask is None:
         return None
     steps = torch.as_tensor(mask)
@@ -82,7 +91,18 @@ def _steps(mask: Any) -> Tensor | None:
         raise ValueError(
             f"padding_mask_extractor must take a mask of shape (batch, length), but took one of {tuple(steps.shape)}"
         )
-    return steps > 0
+    if other := steps[(steps != 0) & (steps != 1)].tolist():
+        raise ValueError(
+            "padding_mask_extractor must take a mask that is bool, or 1 for the steps that are no padding and 0 for "
+            f"padding, but took one that holds {other[0]:g}; an additive mask is turned into one by mask == 0"
+        )
+    steps = steps == 1
+    if empty := (~steps.any(1)).nonzero().flatten().tolist():
+        raise ValueError(
+            f"padding_mask_extractor must take a mask with a step for every sample that is no padding, but that of "
+            f"sample {empty[0]} is padding throughout; leave such samples out of the batch"
+        )
+    return steps
 
 
 def _take(
