@@ -1,6 +1,7 @@
 """Where gradients are taken: at a model's inputs, or inside it. The place is chosen by an explainer's ``layer``."""
 
-from pnpx.attributors.base import Attributor, Bound, Point
+from pnpx.attributors.base import Attributor, Bound
+from pnpx.attributors.beside import Point
 from pnpx.attributors.choose import attributor_for, unwrapped
 from pnpx.attributors.guard import left_as_found
 from pnpx.attributors.input import InputAttributor

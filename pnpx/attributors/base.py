@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import close, every_other, in_turn, note
+from pnpx.attributors.agreement import close, note
 from pnpx.attributors.backward import Backward
+from pnpx.attributors.beside import Point, alone, far
 from pnpx.attributors.decisions import Decisions
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.value import Value
@@ -18,9 +19,6 @@ from pnpx.scores import Aim
 from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
 
 _T = TypeVar("_T")
-
-Point = Sequence[Tensor]
-"""A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
 
 
 class Attributor(ABC):
@@ -168,7 +166,7 @@ class Bound(ABC):
                 if self._proven > 1:
                     agrees = self._same_alone(scores, copies, None, aim)
                 else:
-                    agrees = self._same_alone(scores, copies, self.far(points[0], points[-1]), aim)
+                    agrees = self._same_alone(scores, copies, far(points[0], points[-1]), aim)
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -181,34 +179,16 @@ class Bound(ABC):
     def _same_alone(
         self, scores: Sequence[Tensor], copies: dict[int, Point], others: tuple[Point, Point] | None, aim: Aim
     ) -> bool:
-        """Whether the samples of two of the ``copies``, by number, have those ``scores`` in passes of one copy.
-
-        Each sample is met in one of them, beside ``others`` in place of every other one; without, beside the other
-        copy. What is the largest or smallest of all, and matters to all, is in one of the passes at most.
-        """
-        size = self.batch_size
-        rows = every_other(size)
-        (first, last), (of_first, of_last) = copies.values(), (slice(at * size, (at + 1) * size) for at in copies)
-        if size == 1:
-            everything = torch.ones(1, dtype=torch.bool)
-            passes = [(last, [(everything, of_last)]), (first, [(everything, of_first)])]
-        elif others is None:
-            passes = [(self._in_turn(first, last), [(rows, of_first), (~rows, of_last)])]
-        else:
-            above, below = others
-            passes = [
-                (self._in_turn(above, last), [(~rows, of_last)]),
-                (self._in_turn(first, below), [(rows, of_first)]),
-            ]
-        for point, met in passes:
+        """Whether the samples of two of the ``copies`` have those ``scores`` in the passes of `beside.alone`."""
+        for point, met in alone(copies, others, self.values, self.batch_size):
             with self.looking():
                 output = self.run(self._joined([point]), 1)
             if self.decides:
                 return False
-            for alone, together in zip(aim.scores(output, 1), scores, strict=True):
+            for single, together in zip(aim.scores(output, 1), scores, strict=True):
                 for chosen, copy in met:
-                    chosen = chosen.to(alone.device)
-                    if not close(alone[chosen], together[copy][chosen], together.detach()):
+                    chosen = chosen.to(single.device)
+                    if not close(single[chosen], together[copy][chosen], together.detach()):
                         return False
         return True
 
@@ -230,45 +210,6 @@ class Bound(ABC):
         with Decisions(given) as decisions:
             yield
         self.decides = self.decides or decisions.made
-
-    def far(self, point: Point, near: Point) -> tuple[Point, Point]:
-        """Two points far from ``point``, above and below it: beside them shows what depends on other samples.
-
-        So does what depends on the largest or smallest of all. What is no float is that of ``near``, another point.
-        """
-        above, below = [], []
-        for tensor, other in zip(point, near, strict=True):
-            if tensor.is_floating_point() and tensor.numel():
-                top = tensor.detach().abs().amax().nan_to_num(1.0, 1.0, 1.0).clamp(min=torch.finfo(tensor.dtype).tiny)
-                above.append(2 * tensor.detach() + top)
-                below.append(-tensor.detach() - top)
-            else:
-                above.append(other)
-                below.append(other)
-        return above, below
-
-    def among(
-        self, point: Point, others: tuple[Point, Point], most: int
-    ) -> Iterator[tuple[Sequence[Point], int | None]]:
-        """Passes in which each sample of ``point`` stands among samples of the ``others``.
-
-        What depends on the samples before it need not depend on those behind: the first of all and the last of all are
-        of the ``others``. Each pass is so many points, at ``most`` three, and which of them is ``point``; None: of two,
-        in the way of `turns`.
-        """
-        above, below = others
-        if self.batch_size > 1:
-            yield [self._in_turn(above, point), self._in_turn(point, below)], None
-        elif most >= 3:
-            yield [above, point, below], 1
-        else:
-            yield [above, point], 1
-            yield [point, below], 0
-
-    def _in_turn(self, one: Point, other: Point) -> list[Tensor]:
-        """The samples of two points in turn."""
-        pairs = zip(one, other, self.values, strict=True)
-        return [in_turn(left, right, value.axis or 0) for left, right, value in pairs]
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
         """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pnpx.attributors.again import Again, argument, location, with_argument
 from pnpx.attributors.agreement import holds, note, same, turns, warn_unsteady
-from pnpx.attributors.base import Attributor, Bound, Point
+from pnpx.attributors.base import Attributor, Bound
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
+from pnpx.attributors.beside import Point, among, far
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Watch, reads
@@ -292,7 +293,7 @@ class LayerBound(Bound):
         clean: Point = [value.tensor for value in self.values]
         if other is None:
             return holds(self._replayed([clean], watch), self._output, 1, 0)
-        for together, at in self.among(clean, self.far(clean, other), self._rows):
+        for together, at in among(clean, far(clean, other), self.values, self.batch_size, self._rows):
             with self.looking():
                 found = self._replayed(together, watch)
             if at is None and not turns(found, self._output, self.batch_size):
