@@ -62,7 +62,7 @@ def test_additive_and_multiplicative():
 
 @pytest.mark.parametrize("function, count", [(ishigami, 3), (product, 4)])
 def test_as_scipy_from_the_same_points(function, count):
-    stats = pytest.importorskip("scipy.stats")
+    stats = pytest.importorskip("scipy.stats", reason="SciPy is the second opinion here")
     if not hasattr(stats, "sobol_indices"):
         pytest.skip("SciPy is older than 1.11")
     first, second = (part.float().double() for part in _points(count, 64, 5))
