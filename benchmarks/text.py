@@ -148,7 +148,7 @@ def _memory() -> list[Table]:
         [
             "SquareGrad of one text of 126 tokens, a BERT of 1 layer, 768 wide, in passes of 8 rows: one chunk is 8 "
             "noisy samples. Peak resident memory of a process, and by how much it is more than that of one chunk. "
-            "Wanted: no growth with n_iter. (From 32 samples on whole blocks of 16 orthogonal directions are held.)",
+            "Wanted: no growth with n_iter. (Up to 64 draws of noise are held.)",
         ],
     )
     for name in ("pnpx", "interpreto") if _interpreto() else ("pnpx",):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pnpx import sampling
-from pnpx.sampling import SAMPLERS, antithetic, independent, orthogonal
+from pnpx.sampling import SAMPLERS, antithetic, independent, latin, orthogonal
 
 of_each = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
@@ -130,3 +130,44 @@ def test_parallel_draws_are_made_orthogonal_all_the_same(monkeypatch, apart):
     one, _, two, _ = orthogonal((4,), 4, generator())
     torch.testing.assert_close(torch.stack([one.norm(), two.norm()]), torch.tensor([5.0, 5.0]), rtol=1e-4, atol=0)
     assert abs(one @ two) < 1e-4
+
+
+@pytest.mark.parametrize("count, blocks", [(1, [1]), (10, [10]), (64, [64]), (65, [32, 33]), (200, [50] * 4)], ids=str)
+def test_latin_draws_take_each_interval_once(count, blocks):
+    draws = torch.stack(list(latin((7, 5), count, generator()))).flatten(1).double()
+    for part in draws.split(blocks):
+        interval = (torch.special.ndtr(part) * len(part)).floor()  # the intervals have equal probability
+        assert torch.equal(interval.sort(0).values, torch.arange(len(part)).double()[:, None].expand_as(part))
+
+
+def test_few_long_latin_draws_are_arranged_together():
+    """A block holds at most 2**20 numbers, which bounds the memory."""
+    draws = torch.stack(list(latin((2**9, 2**9), 7, generator()))).flatten(1)
+    for part in draws.split([3, 4]):
+        interval = (torch.special.ndtr(part.double()) * len(part)).floor()
+        assert (interval.sum(0) == sum(range(len(part)))).all()
+
+
+def test_the_order_of_the_intervals_is_random():
+    """Each order of three is as likely, and that of one number tells nothing of that of another."""
+    draws = torch.stack(list(latin((6000,), 3, generator())))
+    order = draws.argsort(0)
+    orders, counts = torch.unique(order, dim=1, return_counts=True)
+    assert orders.shape == (3, 6) and (counts - 1000).abs().max() < 4.5 * 1000**0.5
+    assert torch.corrcoef(order[0].reshape(2, 3000).double())[0, 1].abs() < 4.5 / 3000**0.5
+
+
+def test_what_numbers_contribute_alone_nearly_cancels():
+    """The error of the mean of a sum of functions of single numbers, against that of independent draws, over seeds."""
+
+    def error(sampler):
+        means = [torch.stack(list(sampler((40,), 20, generator(seed)))).relu().mean() for seed in range(50)]
+        return (torch.stack(means) - (2 * torch.pi) ** -0.5).square().mean()
+
+    assert error(latin) < error(independent) / 20
+
+
+def test_the_ends_are_finite(monkeypatch):
+    """Where a share of one comes out by rounding."""
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.ones(size))
+    assert torch.stack(list(latin((50,), 64, generator()))).abs().max() < 5.5

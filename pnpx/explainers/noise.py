@@ -15,7 +15,7 @@ from pnpx.sampling import SAMPLERS
 from pnpx.statistics import Mean, MeanSquare, Variance
 from pnpx.suggest import nearest
 
-SamplerName = Literal["independent", "antithetic", "orthogonal"]
+SamplerName = Literal["independent", "antithetic", "orthogonal", "latin"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class NoisyGradient(GradientExplainer):
         noise_level: the standard deviation, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent" draws, mirrored pairs ("antithetic"), or mirrored pairs along orthogonal directions
-            ("orthogonal"); None: the one that estimates this statistic best at equal cost.
+        sampler: "independent" draws, mirrored pairs ("antithetic"), mirrored pairs along orthogonal directions
+            ("orthogonal"), or a Latin hypercube ("latin"); None: the one that estimates this statistic best at equal
+            cost, as far as is known. See `pnpx.sampling`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise.
     """
@@ -136,20 +137,20 @@ class SmoothGrad(NoisyGradient):
     """The mean of the gradients under noise (Smilkov et al., 2017, arXiv:1706.03825)."""
 
     statistic = Mean
-    default_sampler = "orthogonal"
+    default_sampler = "latin"
 
 
 class SquareGrad(NoisyGradient):
     """The mean of the squared gradients under noise, element by element (Hooker et al., 2019, arXiv:1806.10758)."""
 
     statistic = MeanSquare
-    default_sampler = "orthogonal"
+    default_sampler = "latin"
 
 
 class VarGrad(NoisyGradient):
     """The unbiased variance of the gradients under noise (Adebayo et al., 2018, arXiv:1810.03307).
 
-    Mirrored pairs would make the estimate worse, so the draws are independent.
+    The draws are independent: those of other samplers bias it, as they make the mean that it is taken around too good.
     """
 
     statistic = Variance

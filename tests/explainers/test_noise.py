@@ -66,8 +66,10 @@ def test_quadratic(kind, sampler, layer):
         VarGrad: (v, (2 * v.square() / n * 2).sqrt()),
     }[kind]
     assert ((found - truth).abs() < 4.5 * deviation).all()
-    if kind is SmoothGrad and sampler != "independent":
+    if kind is SmoothGrad and sampler in ("antithetic", "orthogonal"):
         torch.testing.assert_close(found, truth)  # mirrored noise cancels
+    if kind is SmoothGrad and sampler == "latin":
+        assert ((found - truth).abs() < deviation).all()  # nearly
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -106,7 +108,7 @@ def test_no_noise_is_the_gradient(kind, net):
 @of_each
 @pytest.mark.parametrize("layer", [None, "0", "2:input", "3"])
 @pytest.mark.parametrize("sampler, n_iter, batch_size", [
-    ("independent", 7, 6), ("antithetic", 8, 32), ("orthogonal", 5, 1), ("independent", 2, 3)])
+    ("independent", 7, 6), ("antithetic", 8, 32), ("orthogonal", 5, 1), ("latin", 6, 4), ("independent", 2, 3)])
 def test_by_hand_at_any_place(kind, net, layer, sampler, n_iter, batch_size):
     first = {None: 0, "0": 1, "2:input": 2, "3": 4}[layer]
     at = net[:first](X).detach()
@@ -119,7 +121,7 @@ def test_by_hand_at_any_place(kind, net, layer, sampler, n_iter, batch_size):
 
 
 @pytest.mark.parametrize("kind, sampler", [
-    (SmoothGrad, "orthogonal"), (SquareGrad, "orthogonal"), (VarGrad, "independent")])
+    (SmoothGrad, "latin"), (SquareGrad, "latin"), (VarGrad, "independent")])
 def test_samplers_by_default(kind, sampler, net):
     assert torch.equal(kind(net).attribute(X, 0), kind(net, sampler=sampler).attribute(X, 0))
 
