@@ -7,7 +7,7 @@ is carried along unchanged. A ``PackedSequence`` counts as one tensor: its seque
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,29 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 Structure: TypeAlias = Any
 """A tensor or a nesting of containers with tensors in it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Samples of a batch, by number, that are the rows of a pass of a model; ``batch_size`` is that of the batch."""
+
+    samples: tuple[int, ...]
+    batch_size: int
+
+    def places(self, size: int) -> Tensor:
+        """Where these samples are along an axis of so many entries, (entries,): each sample has as many, side by side.
+
+        Raises:
+            ValueError: it cannot be said which entries belong to a sample.
+        """
+        each, rest = divmod(size, self.batch_size)
+        if rest:
+            raise ValueError(f"an axis of {size} entries is not that of a batch of {self.batch_size}")
+        return (torch.tensor(self.samples)[:, None] * each + torch.arange(each)).flatten()
+
+
+Repeats: TypeAlias = int | Rows
+"""How many times over a pass has the batch, one after another, or which of its samples."""
 
 
 def is_container(value: object) -> bool:
@@ -96,11 +119,11 @@ def padded(sequence: PackedSequence) -> tuple[Tensor, Tensor]:
     return values, lengths
 
 
-def rebuild(value: Structure, replacements: Sequence[Any], repeats: int = 1) -> Any:
+def rebuild(value: Structure, replacements: Sequence[Any], repeats: Repeats = 1) -> Any:
     """``value`` with its tensors, in the order of `tensors`, replaced.
 
-    ``repeats`` says how many times over the replacement of a ``PackedSequence`` holds the batch: its rows have the
-    lengths of the original ones, that many times.
+    ``repeats`` says how many times over the replacement of a ``PackedSequence`` holds the batch, or which samples of
+    it: its rows have the lengths of the original ones.
     """
     if isinstance(value, Tensor):
         return replacements[0]
@@ -110,7 +133,8 @@ def rebuild(value: Structure, replacements: Sequence[Any], repeats: int = 1) -> 
         replacement = next(supply)
         if not isinstance(leaf, PackedSequence) or replacement is None:
             return replacement
-        lengths = padded(leaf)[1].repeat(repeats)
+        lengths = padded(leaf)[1]
+        lengths = lengths.repeat(repeats) if isinstance(repeats, int) else lengths[repeats.places(len(lengths))]
         # Rows that came sorted stay so: a model that then ignores the order of sorting still finds it.
         in_order = leaf.sorted_indices is None and repeats == 1
         return pack_padded_sequence(replacement, lengths, batch_first=True, enforce_sorted=in_order)

@@ -16,7 +16,7 @@ from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Recording
 from pnpx.attributors.replay import Replay, absent, dropped
 from pnpx.extractors import Call, Signature
-from pnpx.structure import Structure
+from pnpx.structure import Repeats, Structure
 
 _ARGUMENTS = -1  # stands for the model's arguments where events have their numbers
 _UNCHANGEABLE = (Dropped, bool, int, float, str, type(None))
@@ -30,16 +30,16 @@ class Again:
 
     def __init__(self, model: nn.Module, call: Call, places: Sequence[Place], recording: Recording) -> None:
         self._model, self._call, self._places, self._recording = model, call, places, recording
-        self._stand_ins: dict[tuple[int, int, int], Tensor] = {}
+        self._stand_ins: dict[tuple[int, int, Repeats], Tensor] = {}
         # Which of the arguments' tensors were watched, and which of these a replay does not read.
         self._watched: set[int] = set()
         self._unread: frozenset[int] = frozenset()
-        self._unread_arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._unread_arguments: dict[Repeats, tuple[tuple[Any, ...], dict[str, Any]]] = {}
 
     def run(
         self,
         structures: Sequence[Structure],
-        copies: int,
+        copies: Repeats,
         axes: Sequence[Sequence[int | None]] | None,
         watch: Watch | None = None,
     ) -> Any:
@@ -47,7 +47,7 @@ class Again:
 
         Args:
             structures: what is put at each place. The model is given it as it is, and may change it.
-            copies: how many copies of the batch there are in it.
+            copies: how many copies of the batch there are in it, or which of its samples.
             axes: those of the batch in the outputs of the recording, for a replay; None: every module runs.
             watch: finds out what a replay uses.
         """
@@ -80,14 +80,14 @@ class Again:
         """Make anew what stands for what was dropped of the recording: its axes of the batch are other ones."""
         self._stand_ins.clear()
 
-    def _arguments(self, copies: int, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arguments(self, copies: Repeats, watch: Watch | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments for a replay, which may read none of them: what it leaves out does."""
         if watch is None and copies in self._unread_arguments:
             args, kwargs = self._unread_arguments[copies]
             return args, dict(kwargs)
         numbers = itertools.count()
 
-        def make(leaf: Tensor, copies: int, axis: int | None) -> Tensor:
+        def make(leaf: Tensor, copies: Repeats, axis: int | None) -> Tensor:
             index = next(numbers)
             if index in self._unread:
                 key = (_ARGUMENTS, index, copies)

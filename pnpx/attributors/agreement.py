@@ -1,13 +1,14 @@
-"""Whether passes of a model agree: what it gives again, or for several copies of a batch, beside what one gives."""
+"""Whether passes of a model agree: what it gives again, or for some samples, beside what it gave before."""
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pnpx.structure import tensors
+from pnpx.structure import Rows, is_packed, rebuild, tensors
 
 _log = logging.getLogger(__name__)
 
@@ -15,55 +16,29 @@ _TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}  # of the largest output
 _ROUNDING = 128  # how many units in the last place passes of other sizes may differ by
 
 
-def holds(several: Any, one: Any, copies: int, at: int) -> bool:
-    """Whether ``several``, the output for so many copies of a batch, holds ``one``, that of the copy ``at``.
+def rows_of_output(output: Any, total: int, other: Any, others: int, rows: Sequence[int]) -> Any:
+    """Some ``rows``, by number, of the ``output`` for a ``total`` of samples, in its own structure.
 
-    What has no axis of the copies must be the same for all. Up to rounding.
+    The axes of the samples are those along which it differs in size from an ``other`` output, for another number of
+    them, as those numbers do.
+
+    Raises:
+        ValueError: there is no telling.
     """
-    if isinstance(one, list) and isinstance(several, list) and len(several) == copies * len(one) != len(one):
-        # An entry a sample, of any number of boxes.
-        size = len(one)
-        return same(several[at * size : (at + 1) * size], one)
-    left, right = _seen(several), _seen(one)
-    if len(left) != len(right):
-        return False
-    return _all_close([_copy(leaf, alone, copies, at) for leaf, alone in zip(left, right, strict=True)], right)
-
-
-def turns(several: Any, one: Any, size: int) -> bool:
-    """Whether ``several``, the output for two copies of a batch, holds ``one``, that of one, sample by sample in turn.
-
-    Which sample is that of the second copy, and which of the first, `in_turn` says.
-    """
-    if isinstance(one, list) and isinstance(several, list) and len(several) == 2 * len(one) == 2 * size:
-        first, second = several[:size], several[size:]
-        return same([(second if turn else first)[row] for row, turn in enumerate(every_other(size).tolist())], one)
-    left, right = _seen(several), _seen(one)
-    if len(left) != len(right):
-        return False
-    taken = []
-    for leaf, alone in zip(left, right, strict=True):
-        copies = [_copy(leaf, alone, 2, at) for at in range(2)]
-        axes = [axis for axis in range(alone.ndim) if leaf.shape[axis : axis + 1] != alone.shape[axis : axis + 1]]
-        # Several rows a sample, such as windows of it, are those of one sample after those of another.
-        rows = alone.shape[axes[0]] // size if axes else 1
-        taken.append(in_turn(copies[1], copies[0], axes[0], rows) if axes and leaf is not copies[0] else leaf)
-    return _all_close(taken, right)
-
-
-def in_turn(one: Tensor, other: Tensor, axis: int, rows: int = 1) -> Tensor:
-    """The samples along ``axis``, so many rows each, of ``one`` and the ``other`` in turn.
-
-    The first is of ``one``, the last of the ``other``: of two copies mixed so, and so the other way round, the first
-    sample of all and the last of all are of one kind.
-    """
-    first = every_other(one.shape[axis] // max(rows, 1)).repeat_interleave(max(rows, 1)).to(one.device)
-    return torch.where(first.reshape([-1 if index == axis else 1 for index in range(one.ndim)]), one, other)
-
-
-def every_other(size: int) -> Tensor:
-    """Of so many samples every other one, beginning with the first; never the last."""
-    return (torch.arange(size) % 2 == 0) & (torch.arange(size) < size - 1)
+    if isinstance(output, list) and isinstance(other, list) and (len(output), len(other)) == (total, others):
+        return [output[row] for row in rows]
+    leaves, its = tensors(output), tensors(other)
+    if not leaves or any(is_packed(output)) or len(leaves) != len(its):
+        raise ValueError("the rows of the output cannot be told apart")
+    parts = []
+    for leaf, twin in zip(leaves, its, strict=True):
+        axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis : axis + 1] != twin.shape[axis : axis + 1]]
+        if axes:
+            if leaf.shape[axes[0]] * others != twin.shape[axes[0]] * total:
+                raise ValueError("the output does not have the axis of the samples")
+            leaf = leaf.index_select(axes[0], Rows(tuple(rows), total).places(leaf.shape[axes[0]]).to(leaf.device))
+        parts.append(leaf)
+    return rebuild(output, parts)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -74,13 +49,6 @@ def same(one: Any, other: Any) -> bool:
 def _seen(output: Any) -> list[Tensor]:
     """The tensors in an output; those that a plain object has as attributes, too."""
     return tensors(output) or (tensors(vars(output)) if hasattr(output, "__dict__") else [])
-
-
-def _copy(leaf: Tensor, alone: Tensor, copies: int, at: int) -> Tensor:
-    for axis, size in enumerate(alone.shape):
-        if leaf.shape == (*alone.shape[:axis], copies * size, *alone.shape[axis + 1 :]):
-            return leaf.narrow(axis, at * size, size)
-    return leaf
 
 
 def _all_close(left: list[Tensor], right: list[Tensor]) -> bool:

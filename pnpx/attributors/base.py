@@ -3,22 +3,31 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.agreement import close, note
+from pnpx.attributors.agreement import close, note, rows_of_output
 from pnpx.attributors.backward import Backward
-from pnpx.attributors.beside import Point, alone, far
+from pnpx.attributors.beside import Point, alone, far, frame, framed, latest
 from pnpx.attributors.decisions import Decisions
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.value import Value
 from pnpx.extractors import Call
 from pnpx.scores import Aim
-from pnpx.structure import Structure, is_packed, mirror, tensors, valid_steps
+from pnpx.structure import Repeats, Structure, is_packed, mirror, tensors, valid_steps
 
 _T = TypeVar("_T")
+
+Check: TypeAlias = Callable[[Any, Sequence[Tensor]], None]
+"""Given the model's output for several copies of the batch, and the scores in it: raises an error where they are not
+those of passes of one copy."""
+
+
+class AxesDiffer(RuntimeError):
+    """At a place the batch has not the axes that sizes suggest: bind once more, with ``probe=True``."""
 
 
 class Attributor(ABC):
@@ -26,13 +35,15 @@ class Attributor(ABC):
 
     @abstractmethod
     def at(
-        self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1
+        self, call: Call, *, graph: bool = False, floats: bool = True, probe: bool | None = None
     ) -> "AbstractContextManager[Bound]":
         """Bind to one call of the model.
 
         With ``graph`` the pass that finds the clean values can be differentiated once, by `Bound.clean_gradients`.
         Without ``floats`` other tensors are explained as well, such as token ids: for scores, which need no gradients.
-        ``rows`` is how many samples a pass may take, for passes that find out about the model.
+        ``probe`` says whether a pass of another number of samples finds the axes of the batch. None: where sizes do not
+        tell. False: nor where sizes suggest them, since passes of several copies are going to show whether they are
+        right; if not, the bound place raises `AxesDiffer`. True: always.
         """
 
 
@@ -51,6 +62,7 @@ class Bound(ABC):
         self._anchors: list[Tensor] = []
         self._several_work: bool | None = None  # whether several copies can share a pass; None: not tried yet
         self._proven = 1  # how many copies are known to
+        self._assumed = False  # whether the axes of the batch are those that sizes suggest, and nothing has shown it
         self._looks, self.decides = False, False
         self._backward = Backward()
 
@@ -62,8 +74,10 @@ class Bound(ABC):
         """What the model returns for the call itself; without gradients, unless bound with ``graph``."""
 
     @abstractmethod
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
         """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each.
+
+        Or some samples of it.
 
         The model is given copies of them: it may change them in place.
         """
@@ -86,7 +100,7 @@ class Bound(ABC):
         if any(value.axis is None for value in self.values):
             self._several_work = False
 
-    def all_tensors(self, explained: Sequence[Tensor], copies: int, axes: Sequence[int | None]) -> list[Tensor]:
+    def all_tensors(self, explained: Sequence[Tensor], copies: Repeats, axes: Sequence[int | None]) -> list[Tensor]:
         """Every tensor at the place: those explained as given, the others repeated."""
         given = dict(zip(self._chosen, explained, strict=True))
         return [
@@ -105,7 +119,7 @@ class Bound(ABC):
         All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
         with the first chunk: its rows must be those of a pass of one copy.
         """
-        found = self._shared(points, lambda check: self._gradients(points, aim, check))
+        found = self._shared(points, aim, partial(self._gradients, points, aim))
         if found is not None:
             return found
         singles = [self._gradients([point], aim) for point in points]
@@ -114,16 +128,18 @@ class Bound(ABC):
             for of_one_target in zip(*singles, strict=True)
         ]
 
-    def _shared(self, points: Sequence[Point], compute: Callable[[bool], _T]) -> _T | None:
-        """What ``compute`` gives in one pass for all ``points``, checked if it is told so; None where it must not."""
+    def _shared(self, points: Sequence[Point], aim: Aim, compute: Callable[[Check | None], _T]) -> _T | None:
+        """What ``compute`` gives in one pass for all ``points``, checked if it is told how; None where it must not."""
         copies = len(points)
-        if copies == 1 or (self._several_work and copies <= self._proven):
-            return compute(False)
-        if self._several_work is None and self.several_agree(points[0]):
-            self._several_work, self._proven = True, 2
-        while self._several_work is not False:
+        if self._several_work and copies <= self._proven:
+            return compute(None)
+        while copies > 1 and self._several_work is not False:
             try:
-                found = compute(copies > self._proven)
+                expected = self.expected(points, aim)
+                if self.decides:
+                    self._several_work = False
+                    break
+                found = compute(partial(self._require_agreement, points, aim, expected))
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
@@ -134,52 +150,97 @@ class Bound(ABC):
                     self._several_work = False
                 self._proven = 1
             else:
-                self._several_work, self._proven = True, copies
+                self._several_work, self._proven, self._assumed = True, copies, False
                 return found
-        return None
+        if self._assumed:
+            self._assumed = False
+            self.reconsider()
+        return compute(None) if copies == 1 else None
 
-    def _gradients(self, points: Sequence[Point], aim: Aim, check: bool = False) -> list[list[Tensor]]:
+    def _gradients(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> list[list[Tensor]]:
         copies = len(points)
         edited = self._joined(points)
         with torch.enable_grad():
             for tensor in edited:
                 tensor.requires_grad_()
-            scores = aim.scores(self.run(edited, copies), copies)
-            if check:
-                self._require_agreement(scores, points, aim)
+            output = self.run(edited, copies)
+            scores = aim.scores(output, copies)
+            if check is not None:
+                check(output, scores)
+            del output  # what the scores do not need of it may go
             found = self._backward.gradients(scores, edited, self.describe())
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
         ]
 
-    def _require_agreement(self, scores: Sequence[Tensor], points: Sequence[Point], aim: Aim) -> None:
+    def _require_agreement(
+        self,
+        points: Sequence[Point],
+        aim: Aim,
+        expected: Sequence[Tensor] | None,
+        output: Any,
+        scores: Sequence[Tensor],
+    ) -> None:
         """Require that ``scores``, those of ``points`` in one pass, are those of passes of one copy.
 
-        Every other sample is far from them there: not even what else is in a batch of the model's own may matter.
-        Where that is known already of fewer copies, the others may be near.
+        Those of the last samples of `beside.latest` may be ``expected``.
         """
-        # Of three or more not the first: it has the rows that it has alone.
-        copies = {0: points[0], 1: points[-1]} if len(points) == 2 else {1: points[1], len(points) - 1: points[-1]}
         with torch.no_grad():
-            try:
-                if self._proven > 1:
-                    agrees = self._same_alone(scores, copies, None, aim)
-                else:
-                    agrees = self._same_alone(scores, copies, far(points[0], points[-1]), aim)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:
-                # A model may refuse values that no explainer would give it.
-                note("a pass with values far from those at %s", self.describe(), error)
-                agrees = self._same_alone(scores, copies, None, aim)
+            if expected is not None:
+                agrees = self._agree(expected, scores, latest(points, self.values, self.batch_size)[1])
+            else:
+                agrees = self._same_framed(points, aim, output, scores) or self._same_alone(points, aim, scores)
         if not agrees:
             raise RuntimeError("several copies of the batch in a pass do not give what one gives")
 
-    def _same_alone(
-        self, scores: Sequence[Tensor], copies: dict[int, Point], others: tuple[Point, Point] | None, aim: Aim
+    def _agree(self, expected: Sequence[Tensor], scores: Sequence[Tensor], rows: Sequence[int]) -> bool:
+        """Whether the last of these ``rows`` have the ``expected`` scores."""
+        return all(
+            close(together[rows[-len(some) :]].to(some.device), some, together.detach())
+            for some, together in zip(expected, scores, strict=True)
+        )
+
+    def _same_framed(self, points: Sequence[Point], aim: Aim, output: Any, scores: Sequence[Tensor]) -> bool:
+        """Whether the samples of `beside.latest` have their ``scores`` in the pass of `beside.framed`, too."""
+        size, copies = self.batch_size, len(points)
+        before, behind = frame(size)
+        if size == 1 or before + size + behind >= copies * size:
+            return False  # a sample had better be alone, and a pass may not take so many rows
+        try:
+            batch, of_batch = latest(points, self.values, size)
+            point, rows = framed(batch, batch, 0, far(points[0], points[-1]), self.values, size)
+            with self.looking():
+                found = self.run(point, rows)
+            window = range(before, before + size)
+            found = rows_of_output(found, len(rows.samples), output, copies * size, window)
+            return not self.decides and self._agree(aim.scores(found, 1), scores, of_batch)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # Not every model takes any number of samples, or values that no explainer would give it.
+            note("a pass with samples far from those at %s", self.describe(), error)
+            return False
+
+    def _same_alone(self, points: Sequence[Point], aim: Aim, scores: Sequence[Tensor]) -> bool:
+        """Whether two copies have their ``scores`` in the passes of `beside.alone`, too: of one copy each.
+
+        Every other sample is far from them there: not even what else is in a batch of the model's own may matter.
+        """
+        # Of three or more not the first: it has the rows that it has alone.
+        copies = {0: points[0], 1: points[-1]} if len(points) == 2 else {1: points[1], len(points) - 1: points[-1]}
+        try:
+            return self._same_beside(copies, far(points[0], points[-1]), aim, scores)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # A model may refuse values that no explainer would give it.
+            note("a pass with values far from those at %s", self.describe(), error)
+            return self._same_beside(copies, None, aim, scores)
+
+    def _same_beside(
+        self, copies: dict[int, Point], others: tuple[Point, Point] | None, aim: Aim, scores: Sequence[Tensor]
     ) -> bool:
-        """Whether the samples of two of the ``copies`` have those ``scores`` in the passes of `beside.alone`."""
         for point, met in alone(copies, others, self.values, self.batch_size):
             with self.looking():
                 output = self.run(self._joined([point]), 1)
@@ -222,23 +283,24 @@ class Bound(ABC):
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
         """The scores at ``points``, without gradients: (targets, points, batch); in shared passes as `gradients`."""
-        found = self._shared(points, lambda check: self._scores(points, aim, check))
+        found = self._shared(points, aim, partial(self._scores, points, aim))
         return torch.cat([self._scores([point], aim) for point in points], dim=1) if found is None else found
 
-    def _scores(self, points: Sequence[Point], aim: Aim, check: bool = False) -> Tensor:
+    def _scores(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> Tensor:
         copies = len(points)
         with torch.no_grad():
-            scores = aim.scores(self.run(self._joined(points), copies), copies)
-            if check:
-                self._require_agreement(scores, points, aim)
+            output = self.run(self._joined(points), copies)
+            scores = aim.scores(output, copies)
+            if check is not None:
+                check(output, scores)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
-    def several_agree(self, point: Point) -> bool:
-        """Whether it is known, or can be found at less than the cost of a check, that copies may share a pass.
+    def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
+        """Scores that the last samples of `beside.latest` must have, for each target.
 
-        ``point`` is one that the place is going to be moved to.
+        As far as they come to light in passes that are needed anyway, before these points share one.
         """
-        return False
+        return None
 
     @property
     def several(self) -> bool:
@@ -246,7 +308,11 @@ class Bound(ABC):
         return self._several_work is not False
 
     def reconsider(self) -> bool:
-        """Find another way to repeat the batch, after one has failed; False where there is none."""
+        """Find another way to repeat the batch, after one has failed; False where there is none.
+
+        Raises:
+            AxesDiffer: what is explained has other axes than was thought.
+        """
         return False
 
     def _joined(self, points: Sequence[Point]) -> list[Tensor]:

@@ -10,14 +10,16 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call, batch_axes
-from pnpx.structure import map_leaves, padded, rebuild, tensors
+from pnpx.structure import Repeats, Rows, map_leaves, padded, rebuild, tensors
 
-Make = Callable[[Tensor, int, int | None], Tensor]
-"""Gives so many copies of a tensor along an axis, or something in their place."""
+Make = Callable[[Tensor, Repeats, int | None], Tensor]
+"""Gives so many copies of a tensor along an axis, or some samples of it, or something in their place."""
 
 
-def repeated(value: Any, copies: int, axes: Sequence[int | None], make: Make = repeat) -> Any:
+def repeated(value: Any, copies: Repeats, axes: Sequence[int | None], make: Make = repeat) -> Any:
     """``value``, an argument or a structure of them, for so many copies of the batch, along the ``axes`` of its leaves.
+
+    Or for some samples of it.
 
     Its tensors, as ``make`` gives them, are copies always: a model may change what it is given in place.
     """
@@ -28,14 +30,21 @@ def repeated(value: Any, copies: int, axes: Sequence[int | None], make: Make = r
         if isinstance(leaf, PackedSequence):
             return rebuild(leaf, [repeat(padded(leaf)[0], copies, axis)], 1 if axis is None else copies)
         if isinstance(leaf, np.ndarray):
-            return leaf.copy() if axis is None else np.concatenate([leaf] * copies, axis)
+            if axis is None:
+                return leaf.copy()
+            if isinstance(copies, Rows):
+                return leaf.take(copies.places(leaf.shape[axis]).numpy(), axis)
+            return np.concatenate([leaf] * copies, axis)
         return make(leaf, copies, axis)
 
     return map_leaves(put, value)
 
 
-def copies_of(call: Call, copies: int, forward: Sequence[Tensor] | None = None, make: Make = repeat) -> Call:
-    """The call for so many copies of the batch; the tensors of ``call.forward`` already repeated, if given."""
+def copies_of(call: Call, copies: Repeats, forward: Sequence[Tensor] | None = None, make: Make = repeat) -> Call:
+    """The call for so many copies of the batch, or some samples of it.
+
+    ``forward`` are the tensors of ``call.forward``, repeated already.
+    """
     size, axes = call.batch_size, _axes(call)
     values = call.values
     if forward is not None:
@@ -49,7 +58,7 @@ def copies_of(call: Call, copies: int, forward: Sequence[Tensor] | None = None, 
 
 
 def arguments(
-    call: Call, copies: int, forward: Sequence[Tensor] | None = None, make: Make = repeat
+    call: Call, copies: Repeats, forward: Sequence[Tensor] | None = None, make: Make = repeat
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What the model is called with for `copies_of` a call."""
     new = copies_of(call, copies, forward, make)

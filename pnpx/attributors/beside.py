@@ -1,54 +1,91 @@
 """Passes in which samples stand beside others than their own batch: what they give there shows whether that matters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from pnpx.attributors.agreement import every_other, in_turn
 from pnpx.attributors.value import Value
+from pnpx.structure import Rows
 
 Point = Sequence[Tensor]
 """A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
+
+_FAR = 8
 
 Met = list[tuple[Tensor, slice]]
 """Which samples of a pass are met in another one: a mask (batch,), and where the copy of the batch is that has them."""
 
 
-def far(point: Point, near: Point) -> tuple[Point, Point]:
-    """Two points far from ``point``, above and below it: beside them shows what depends on other samples.
+def far(one: Point, other: Point) -> tuple[Point, Point]:
+    """Two points far from both, above and below them: beside them shows what depends on other samples.
 
-    So does what depends on the largest or smallest of all. What is no float is that of ``near``, another point.
+    So does what depends on the largest or smallest of all. What is no float is that of the ``other`` point.
     """
     above, below = [], []
-    for tensor, other in zip(point, near, strict=True):
-        if tensor.is_floating_point() and tensor.numel():
-            top = tensor.detach().abs().amax().nan_to_num(1.0, 1.0, 1.0).clamp(min=torch.finfo(tensor.dtype).tiny)
-            above.append(2 * tensor.detach() + top)
-            below.append(-tensor.detach() - top)
+    for first, last in zip(one, other, strict=True):
+        if last.is_floating_point() and last.numel():
+            first, last = first.detach(), last.detach()
+            tops = [tensor.abs().amax().nan_to_num(1.0, 1.0, 1.0) for tensor in (first, last)]
+            top = torch.maximum(*tops).clamp(min=torch.finfo(last.dtype).tiny)
+            # Far enough to be the largest, or smallest, after a few layers of a network, too.
+            above.append(_FAR * (last + top))
+            below.append(-_FAR * (last + top))
         else:
-            above.append(other)
-            below.append(other)
+            above.append(last)
+            below.append(last)
     return above, below
 
 
-def among(
-    point: Point, others: tuple[Point, Point], values: Sequence[Value], size: int, most: int
-) -> Iterator[tuple[Sequence[Point], int | None]]:
-    """Passes of several copies in which each sample of ``point`` stands among samples of the ``others``.
+def latest(points: Sequence[Point], values: Sequence[Value], size: int) -> tuple[Point, list[int]]:
+    """The samples of the last two ``points`` in turn, the last of all among them, and their rows in a pass of all.
 
-    What depends on the samples before it need not depend on those behind: the first of all and the last of all are of
-    the ``others``. Each pass is so many points, at ``most`` three, and which of them is ``point``; None: of two, in the
-    way of `agreement.turns`. ``size`` is that of the batch.
+    Where a model treats every second or third row in its own way, those of one point could be treated alike by chance.
     """
-    above, below = others
-    if size > 1:
-        yield [_mixed(above, point, values), _mixed(point, below, values)], None
-    elif most >= 3:
-        yield [above, point, below], 1
-    else:
-        yield [above, point], 1
-        yield [point, below], 0
+    last, turns = len(points) - 1, [(size - 1 - sample) % 2 == 0 for sample in range(size)]
+    chosen = torch.tensor(turns)
+    mixed = [
+        torch.where(value.by_sample(chosen.to(one.device)), one, other)
+        for one, other, value in zip(points[last], points[last - 1], values, strict=True)
+    ]
+    return mixed, [(last if turn else last - 1) * size + sample for sample, turn in enumerate(turns)]
+
+
+def frame(size: int) -> tuple[int, int]:
+    """How many samples `framed` puts before and behind a batch of ``size``."""
+    total = max(3, size // 4)
+    return total // 2, total - total // 2
+
+
+def framed(
+    batch: Point, again: Point, count: int, others: tuple[Point, Point], values: Sequence[Value], size: int
+) -> tuple[Point, Rows]:
+    """One pass of a ``batch`` of ``size`` in a `frame`, and which samples are its rows.
+
+    The batch is followed by its last ``count`` samples ``again``, as that point has them. What depends on the samples
+    before it need not depend on those behind. The frame is of the ``others``.
+    """
+    before, behind = frame(size)
+    front, back = [number % size for number in range(-before, 0)], [number % size for number in range(behind)]
+    rows = Rows((*front, *range(size), *range(size - count, size), *back), size)
+    point = []
+    for above, tensor, second, below, value in zip(others[0], batch, again, others[1], values, strict=True):
+        axis, kinds = value.axis or 0, (above, below)
+        # Above at the front, and in turn behind, where the last of all is below.
+        far_front = [above.narrow(axis, number, 1) for number in front]
+        far_back = [kinds[(behind - index) % 2].narrow(axis, number, 1) for index, number in enumerate(back)]
+        point.append(torch.cat([*far_front, tensor, second.narrow(axis, size - count, count), *far_back], axis))
+    return point, rows
+
+
+def ended(rest: Point, end: Point, count: int, values: Sequence[Value]) -> Point:
+    """The last ``count`` samples of ``end``, after the ``rest`` of another point."""
+    found = []
+    for one, other, value in zip(rest, end, values, strict=True):
+        axis = value.axis or 0
+        start = one.shape[axis] - count
+        found.append(torch.cat([one.narrow(axis, 0, start), other.narrow(axis, start, count)], axis))
+    return found
 
 
 def alone(
@@ -73,6 +110,14 @@ def alone(
     ]
 
 
+def every_other(size: int) -> Tensor:
+    """Of so many samples every other one, beginning with the first; never the last."""
+    return (torch.arange(size) % 2 == 0) & (torch.arange(size) < size - 1)
+
+
 def _mixed(one: Point, other: Point, values: Sequence[Value]) -> Point:
-    """The samples of two points in turn."""
-    return [in_turn(left, right, value.axis or 0) for left, right, value in zip(one, other, values, strict=True)]
+    """The samples of two points in turn: the first of all is that of ``one``, the last that of the ``other``."""
+    return [
+        torch.where(value.by_sample(every_other(left.shape[value.axis or 0]).to(left.device)), left, right)
+        for left, right, value in zip(one, other, values, strict=True)
+    ]

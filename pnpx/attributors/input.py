@@ -15,7 +15,7 @@ from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Recording
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
-from pnpx.structure import tensors
+from pnpx.structure import Repeats, tensors
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class InputAttributor(Attributor):
     output_layer: ModulePlace | None = None
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1) -> Iterator[Bound]:
+    def at(self, call: Call, *, graph: bool = False, floats: bool = True, probe: bool | None = None) -> Iterator[Bound]:
         with wrapped([self.output_layer.module] if self.output_layer else []) as modules:
             yield InputBound(self.model, call, self.output_layer, modules, graph, floats)
 
@@ -78,7 +78,7 @@ class InputBound(Bound):
                     self._output = self.run([value.tensor for value in self.values], 1)
         return self._output
 
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
         leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
         with self.followed([leaves[index] for index in self._chosen]):

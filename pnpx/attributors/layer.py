@@ -1,6 +1,6 @@
 """Gradients inside a model: at inputs or outputs of its modules, or at some of its forward arguments."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.attributors.again import Again, argument, location, with_argument
-from pnpx.attributors.agreement import holds, note, same, turns, warn_unsteady
-from pnpx.attributors.base import Attributor, Bound
+from pnpx.attributors.agreement import note, rows_of_output, same, warn_unsteady
+from pnpx.attributors.base import Attributor, AxesDiffer, Bound
 from pnpx.attributors.batch import arguments, copies_of, rows_of_call
-from pnpx.attributors.beside import Point, among, far
+from pnpx.attributors.beside import Point, ended, far, frame, framed, latest
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.needed import Watch, reads
@@ -25,8 +25,10 @@ from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
-from pnpx.structure import Structure, rebuild, tensors
+from pnpx.scores import Aim
+from pnpx.structure import Repeats, Structure, rebuild, tensors
 
+_SAMPLES = 2  # of a chunk of copies, how many are met in the first replay, too
 _REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
 
 
@@ -49,12 +51,14 @@ class LayerAttributor(Attributor):
     replay: bool = True
 
     @contextmanager
-    def at(self, call: Call, *, graph: bool = False, floats: bool = True, rows: int = 1) -> Iterator["LayerBound"]:
+    def at(
+        self, call: Call, *, graph: bool = False, floats: bool = True, probe: bool | None = None
+    ) -> Iterator["LayerBound"]:
         places = [place for place in self.places if isinstance(place, ModulePlace)]
         around = enclosing(self.model, places)
         modules_seen = concerned(self.model, around, places, self.output_layer)
         with uncompiled(), unchecked(), wrapped(modules_seen) as modules:
-            yield LayerBound(self, call, modules, around, graph, floats, rows)
+            yield LayerBound(self, call, modules, around, graph, floats, probe)
 
 
 class LayerBound(Bound):
@@ -71,7 +75,7 @@ class LayerBound(Bound):
         around: Collection[int],
         graph: bool,
         floats: bool = True,
-        rows: int = 1,
+        probe: bool | None = None,
     ) -> None:
         super().__init__(attributor.model, call)
         self._attributor, self._modules, self._around, self._floats = attributor, modules, around, floats
@@ -85,11 +89,8 @@ class LayerBound(Bound):
         self._recording, self._output, place = self._record()
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
-        self._probed, self._rows = False, rows
-        sizes = self._sizes(place)
-        provable = self._replay is None and rows >= 2 * self.batch_size and sizes.suggest
-        self._axes, self._prefix_axes = sizes.axes if provable else self._find_axes(place)
-        del sizes  # it holds outputs that may be dropped
+        self._probed = False
+        self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
         for where, value in zip(attributor.places, place, strict=True):
@@ -97,9 +98,6 @@ class LayerBound(Bound):
             before += len(tensors(value))
         anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
         self._found(place, chosen, anchors, self._axes)
-        if provable and not self.several_agree([value.tensor for value in self.values]):
-            self._axes, self._prefix_axes = self._find_axes(place, probe=True)
-            self._found(place, chosen, anchors, self._axes)
 
     @property
     def output(self) -> Any:
@@ -112,9 +110,11 @@ class LayerBound(Bound):
     def describe(self) -> str:
         return " and ".join(repr(str(place)) for place in self._attributor.places)
 
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
         if self._replay is None:
-            self._replay = self._replay_agrees()
+            self._replay = self._replay_agrees(self._gives_clean)
+            if not self._replay and not same(self._run_clean(replay=False), self._output):
+                warn_unsteady()
         if self._replay and self._again.drops:
             before = getattr(reads, "count", 0)
             try:
@@ -130,12 +130,38 @@ class LayerBound(Bound):
             self._replay = False
         return self._run(edited, copies, replay=self._replay)
 
-    def several_agree(self, point: Point) -> bool:
-        # A replay of the clean values, between other copies, must give the first pass's output: that tells both.
-        if self._replay is None and self._replay_agrees(point):
-            self._replay = True
-            self._several_work, self._proven = not self.decides, 2
-        return self._several_work is True
+    def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
+        # The first replay must give the first pass's output for the clean values, and can give some scores on the way.
+        if self._replay is not None:
+            return None
+        size, found = self.batch_size, None
+        before, behind = frame(size)
+        count = min(_SAMPLES, len(points) * size - size - before - behind)
+        if size == 1 or count < 1:
+            return None  # a sample had better be alone, and a pass may not take so many rows
+        clean: Point = [value.tensor for value in self.values]
+        batch = ended(clean, latest(points, self.values, size)[0], count, self.values)
+        point, rows = framed(batch, clean, count, far(clean, points[-1]), self.values, size)
+        total = len(rows.samples)
+
+        def agrees(watch: Watch | None) -> bool:
+            nonlocal found
+            with self.looking():
+                output = self._replayed(point, rows, watch)
+            window = range(before, before + size)
+            where = [*window[: size - count], *range(window.stop, window.stop + count)]
+            unmoved = rows_of_output(output, total, self._output, size, where)
+            if not same(unmoved, self._output):
+                return False
+            framed_batch = rows_of_output(output, total, self._output, size, window)
+            found = [scores[size - count :] for scores in aim.scores(framed_batch, 1)]
+            return True
+
+        with torch.no_grad():
+            if not self._replay_agrees(agrees):
+                return None
+        self._replay = True
+        return found
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -157,7 +183,7 @@ class LayerBound(Bound):
         if (axes, prefix_axes) == (self._axes, self._prefix_axes):
             return False
         if axes != self._axes and self.batch_size > 1:
-            return False  # the points were made for the axes as they are
+            raise AxesDiffer(f"the axes of the batch at {self.describe()} are not those that sizes suggest")
         self._axes, self._prefix_axes = axes, prefix_axes
         self._again.forget_stand_ins()
         self._found(self.place, self._chosen, self._anchors, self._axes)
@@ -221,12 +247,16 @@ class LayerBound(Bound):
 
     # The axes of the batch
 
-    def _find_axes(self, place: Structure, probe: bool = False) -> Axes:
+    def _find_axes(self, place: Structure, probe: bool | None) -> Axes:
         """The batch axes of the tensors at the places, and of those in the outputs of what runs before them.
 
-        A pass of another number of samples shows which axes follow the batch; failing that, sizes tell.
+        A pass of another number of samples shows which axes follow the batch; failing that, sizes tell. ``probe`` is
+        that of `Attributor.at`.
         """
-        sizes = self._sizes(place)
+        sizes = Sizes(self.model, self.call, place, [event.output for event in self._recording.prefix or []])
+        self._assumed = probe is False and self._replay is None and sizes.suggest
+        if self._assumed:
+            return sizes.axes
         # Of one sample several axes may have the size, as in the (layers, batch, features) of a recurrent net's state.
         unclear = any(tuple(leaf.shape).count(1) > 1 for leaf in tensors(place))
         several = self.batch_size > 1 and not sizes.tell
@@ -238,9 +268,6 @@ class LayerBound(Bound):
                 # A model may refuse to run on another number of samples.
                 note("a pass of another number of samples up to %s", self.describe(), error)
         return sizes.axes
-
-    def _sizes(self, place: Structure) -> Sizes:
-        return Sizes(self.model, self.call, place, [event.output for event in self._recording.prefix or []])
 
     def _see_axes(self, place: Structure, outputs: Sequence[Structure]) -> Axes:
         size = self.batch_size
@@ -260,59 +287,45 @@ class LayerBound(Bound):
 
     # Later passes
 
-    def _run(self, edited: Sequence[Tensor], copies: int, replay: bool, watch: Watch | None = None) -> Any:
+    def _run(self, edited: Sequence[Tensor], copies: Repeats, replay: bool, watch: Watch | None = None) -> Any:
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
         with self.followed(structures):
             return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
 
-    def _replay_agrees(self, other: Point | None = None) -> bool:
-        """Whether a replay at the clean values gives the output of the first pass; beside ``other`` copies, if given.
+    def _replay_agrees(self, agrees: Callable[[Watch | None], bool]) -> bool:
+        """Whether a replay, done and looked at by ``agrees``, gives what the first pass gave.
 
         On the way it finds which arguments, and which outputs of what it leaves out, are used; others are dropped.
         """
         for watch in (Watch(), None):
             try:
-                agrees = self._replay_gives_clean(other, watch)
+                if agrees(watch):
+                    if watch is not None:
+                        self._again.keep_only(watch.used)
+                    return True
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
                 # A model whose modules hand each other values behind the scenes cannot be replayed in part.
                 note("the first replay at %s", self.describe(), error)
-                agrees = False
-            if agrees:
-                if watch is not None:
-                    self._again.keep_only(watch.used)
-                return True
-        clean = [value.tensor for value in self.values]
-        if other is None and not same(self._run_points([clean], replay=False), self._output):
-            warn_unsteady()
         return False
 
-    def _replay_gives_clean(self, other: Point | None, watch: Watch | None) -> bool:
-        clean: Point = [value.tensor for value in self.values]
-        if other is None:
-            return holds(self._replayed([clean], watch), self._output, 1, 0)
-        for together, at in among(clean, far(clean, other), self.values, self.batch_size, self._rows):
-            with self.looking():
-                found = self._replayed(together, watch)
-            if at is None and not turns(found, self._output, self.batch_size):
-                return False
-            if at is not None and not holds(found, self._output, len(together), at):
-                return False
-        return True
+    def _gives_clean(self, watch: Watch | None) -> bool:
+        return same(self._run_clean(replay=True, watch=watch), self._output)
 
-    def _replayed(self, points: Sequence[Point], watch: Watch | None) -> Any:
+    def _run_clean(self, replay: bool, watch: Watch | None = None) -> Any:
+        clean = [value.tensor for value in self.values]
+        with torch.no_grad():
+            return self._replayed(clean, 1, watch) if replay else self._run(clean, 1, False)
+
+    def _replayed(self, point: Point, copies: Repeats, watch: Watch | None) -> Any:
         try:
-            return self._run_points(points, replay=True, watch=watch)
+            return self._run(point, copies, True, watch)
         except Overwritten:
             # Noted once more, with a copy of everything: this is what most models do not need.
             self._recording.prefix = self._look(self.call).prefix
-            return self._run_points(points, replay=True, watch=watch)
-
-    def _run_points(self, points: Sequence[Point], replay: bool, watch: Watch | None = None) -> Any:
-        with torch.no_grad():
-            return self._run(self._joined(points), len(points), replay, watch)
+            return self._run(point, copies, True, watch)
 
 
 def _holds_nan(output: Any) -> bool:

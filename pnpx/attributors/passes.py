@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pnpx.attributors.places import ModulePlace
+from pnpx.structure import Repeats, Rows
 
 
 class Pass:
@@ -58,8 +59,10 @@ def concerned(
     return list(found.values())
 
 
-def repeat(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:
-    """A fresh copy of ``tensor``, so many times over along ``axis``; once where there is none."""
+def repeat(tensor: Tensor, repeats: Repeats, axis: int | None) -> Tensor:
+    """A fresh copy of ``tensor``, so many times over along ``axis``, or some samples of it; once where it has none."""
     if axis is None or repeats == 1:
         return tensor.clone()
+    if isinstance(repeats, Rows):
+        return tensor.index_select(axis, repeats.places(tensor.shape[axis]).to(tensor.device))
     return tensor.repeat(*[repeats if index == axis else 1 for index in range(tensor.ndim)])

@@ -12,7 +12,7 @@ from pnpx.attributors.needed import Dropped, Watch, can_be_hollow, hollow
 from pnpx.attributors.passes import Pass, repeat
 from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Event, Recording
-from pnpx.structure import Structure, is_packed, rebuild, tensors
+from pnpx.structure import Repeats, Structure, is_packed, rebuild, tensors
 
 
 class Diverged(RuntimeError):
@@ -33,7 +33,7 @@ class Replay(Pass):
     Args:
         recording: the first pass.
         edited: for each place its value, in the structure found there.
-        repeats: how many copies of the batch are run at once.
+        repeats: how many copies of the batch are run at once, or which of its samples.
         axes: for each tensor in the outputs of the prefix, the axis of the batch, along which it is repeated; None: as
             it is. None for all: nothing is left out, every module runs.
         watch: finds out which outputs of the prefix are used.
@@ -44,10 +44,10 @@ class Replay(Pass):
         self,
         recording: Recording,
         edited: Sequence[Structure],
-        repeats: int,
+        repeats: Repeats,
         axes: Sequence[Sequence[int | None]] | None,
         watch: Watch | None = None,
-        stand_ins: dict[tuple[int, int, int], Tensor] | None = None,
+        stand_ins: dict[tuple[int, int, Repeats], Tensor] | None = None,
     ) -> None:
         super().__init__(recording.places, recording.tap)
         self._recording, self._edited, self._repeats, self._axes = recording, edited, repeats, axes
@@ -118,11 +118,14 @@ class Replay(Pass):
         return self._stand_ins[key]
 
 
-def absent(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:
+def absent(tensor: Tensor, repeats: Repeats, axis: int | None) -> Tensor:
     """Of the shape of so many copies of ``tensor``, hollow."""
-    return hollow(tensor, [size * (repeats if index == axis else 1) for index, size in enumerate(tensor.shape)])
+    shape = list(tensor.shape)
+    if axis is not None:
+        shape[axis] = shape[axis] * repeats if isinstance(repeats, int) else len(repeats.places(shape[axis]))
+    return hollow(tensor, shape)
 
 
-def dropped(tensor: Tensor, repeats: int, axis: int | None) -> Tensor:
+def dropped(tensor: Tensor, repeats: Repeats, axis: int | None) -> Tensor:
     """What stands for so many copies of ``tensor`` where they are not read."""
     return absent(tensor, repeats, axis).as_subclass(Dropped)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pnpx.attributors import Attributor, LayerAttributor, left_as_found
+from pnpx.attributors.base import AxesDiffer
 from pnpx.attributors.batch import rows_of_batch, rows_of_call
 from pnpx.explainers.pieces import Piece, join
 from pnpx.explainers.record import read_output
@@ -61,6 +62,14 @@ class _Job:
 
         They are cut out of the whole batch always: whether an axis is that of the samples is seen best there.
         """
+        explainer = self.explainer
+        several = explainer.batch_size >= 2 * (rows.stop - rows.start) and not explainer.needs_graph
+        try:
+            return self._piece(attributor, rows, probe=False if several else None)
+        except AxesDiffer:
+            return self._piece(attributor, rows, probe=True)
+
+    def _piece(self, attributor: Attributor, rows: slice, probe: bool | None) -> Piece:
         explainer, size = self.explainer, self.call.batch_size
         call, batch, targets, reference = self.call, self.batch, self.targets, self.reference
         if rows != slice(0, size):
@@ -71,7 +80,7 @@ class _Job:
             reference = None if reference is None else rows_of_call(reference, rows)
         count, uncut = call.batch_size, targets is self.targets and targets is not None
         graph, floats = explainer.needs_graph, explainer.needs_floats
-        with attributor.at(call, graph=graph, floats=floats, rows=1 if graph else explainer.batch_size) as bound:
+        with attributor.at(call, graph=graph, floats=floats, probe=probe) as bound:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not graph
             if not (unbatched and count > 1) and not dependent:

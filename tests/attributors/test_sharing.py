@@ -127,5 +127,6 @@ def test_outputs_in_a_list_are_shared_and_replayed_as_those_in_a_tuple(kind, lay
     model.a.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     model.register_forward_hook(lambda module, args, output: kind([output, output.mean(1)]))
     SmoothGrad(model, layer=layer, n_iter=10, batch_size=40).attribute(torch.randn(4, 6), 1)
-    # At the layer the pass that records it, a check, one for all, and another check; at the inputs one, and two checks.
-    assert rows == ([4, 8, 40, 4] if layer else [40, 4, 4])
+    # At the layer the pass that records it, a check, and one for all; at the inputs one for all, and a check of it. The
+    # checks have the batch and three samples around it, and at the layer two of its samples once more.
+    assert rows == ([4, 9, 40] if layer else [40, 7])
