@@ -3,33 +3,32 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from math import isnan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.again import Again, argument, location, with_argument
+from pnpx.attributors.again import Again, argument, location
 from pnpx.attributors.agreement import note, rows_of_output, same, warn_unsteady
-from pnpx.attributors.base import Attributor, AxesDiffer, Bound
-from pnpx.attributors.batch import arguments, copies_of, rows_of_call
+from pnpx.attributors.base import Attributor, Bound
+from pnpx.attributors.batch import copies_of, rows_of_call
 from pnpx.attributors.beside import Point, ended, far, frame, framed, latest
+from pnpx.attributors.first import REMEDY, FirstPass
 from pnpx.attributors.guard import unchecked, uncompiled
-from pnpx.attributors.intercept import intercepting, wrapped
+from pnpx.attributors.intercept import wrapped
 from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import concerned, enclosing
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
-from pnpx.attributors.recording import Reached, Recording
 from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten
+from pnpx.attributors.sharing import AxesDiffer
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.scores import Aim
 from pnpx.structure import Repeats, Structure, rebuild, tensors
 
 _SAMPLES = 2  # of a chunk of copies, how many are met in the first replay, too
-_REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
 
 
 @dataclass(frozen=True)
@@ -78,25 +77,25 @@ class LayerBound(Bound):
         probe: bool | None = None,
     ) -> None:
         super().__init__(attributor.model, call)
-        self._attributor, self._modules, self._around, self._floats = attributor, modules, around, floats
+        self._attributor = attributor
         self._module_places = [place for place in attributor.places if isinstance(place, ModulePlace)]
+        places, tap = attributor.places, attributor.output_layer
         # Whether one place depends on another is seen by autograd.
-        self._graph = graph or len(attributor.places) > 1
+        follow = graph or len(places) > 1
+        self._first = FirstPass(self.model, places, tap, around, modules, follow, floats)
         # Gradients at the clean values alone need no later pass, so nothing is kept for one.
-        self._keep = attributor.replay and not graph
-        self.dependent = False
-        self._anchors_at: dict[Place, list[Tensor]] = {}
-        self._recording, self._output, place = self._record()
+        self._recording, self._output, place = self._first.run(call, keep=attributor.replay and not graph)
+        self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
         self._probed = False
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
-        for where, value in zip(attributor.places, place, strict=True):
-            chosen += [before + index for index in explainable(value, str(where), _REMEDY, floats)]
+        for where, value in zip(places, place, strict=True):
+            chosen += [before + index for index in explainable(value, str(where), REMEDY, floats)]
             before += len(tensors(value))
-        anchors = [anchor for where in attributor.places for anchor in self._anchors_at[where]]
+        anchors = [anchor for where in places for anchor in self._first.anchors[where]]
         self._found(place, chosen, anchors, self._axes)
 
     @property
@@ -170,7 +169,7 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 found[place] = argument(location(self.model, place, args, kwargs), args, kwargs)
         if self._module_places:
-            recording = self._look(call, keep=False)
+            recording = self._first.look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
         leaves = tensors(tuple(found[place] for place in self._attributor.places))
         return [leaves[index].detach() for index in self._chosen]
@@ -188,62 +187,6 @@ class LayerBound(Bound):
         self._again.forget_stand_ins()
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
-
-    # The first pass
-
-    def _record(self) -> tuple[Recording, Any, tuple[Structure, ...]]:
-        """Run the model once: the outputs of what runs before the places, the output, and what is at the places."""
-        args, kwargs = arguments(self.call, 1)
-        clean: dict[Place, Structure] = {}
-        with torch.set_grad_enabled(self._graph):
-            for place in self._attributor.places:
-                if isinstance(place, ArgumentPlace):
-                    at = location(self.model, place, args, kwargs)
-                    anchored = self._anchor(clean, place, argument(at, args, kwargs))
-                    args, kwargs = with_argument(at, args, kwargs, anchored)
-            anchors = [partial(self._anchor, clean, place) for place in self._module_places]
-            tap, keep = self._attributor.output_layer, not clean and self._keep
-            recording = Recording(self._around, self._module_places, anchors, tap, keep)
-            with intercepting(recording, self._modules):
-                output = self.model(*args, **kwargs)
-        recording.check()
-        return recording, recording.tapped if tap else output, tuple(clean[place] for place in self._attributor.places)
-
-    def _anchor(self, clean: dict[Place, Structure], place: Place, value: Structure) -> Structure:
-        """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
-        chosen = explainable(value, str(place), _REMEDY, self._floats)
-        leaves = tensors(value)
-        clean[place] = rebuild(value, [leaf.detach().clone() for leaf in leaves])
-        self._anchors_at[place] = []
-        if not self._graph:
-            return value
-        for index in chosen:
-            if not leaves[index].is_floating_point():
-                # Autograd does not see what is computed from integers, so that this place is explained by itself.
-                self.dependent = True
-                self._anchors_at[place].append(leaves[index])
-                continue
-            if leaves[index].requires_grad:
-                self.dependent = True
-                anchor = leaves[index].clone()
-            else:
-                anchor = leaves[index].detach().clone().requires_grad_()
-            self._anchors_at[place].append(anchor)
-            # The model goes on with a copy: it may change it in place.
-            leaves[index] = anchor.clone()
-        return rebuild(value, leaves)
-
-    def _look(self, call: Call, keep: bool = True) -> Recording:
-        """See what is at the modules' places, and before them, in another call; nothing after them runs."""
-        anchors = [lambda value: value] * len(self._module_places)
-        recording = Recording(self._around, self._module_places, anchors, keep=keep, stop=True, copied=True)
-        try:
-            with torch.no_grad(), intercepting(recording, self._modules):
-                args, kwargs = arguments(call, 1)
-                self.model(*args, **kwargs)
-        except Reached:
-            return recording
-        raise RuntimeError(f"{self.describe()} was reached for the batch itself, but not for another input")
 
     # The axes of the batch
 
@@ -271,7 +214,7 @@ class LayerBound(Bound):
 
     def _see_axes(self, place: Structure, outputs: Sequence[Structure]) -> Axes:
         size = self.batch_size
-        other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
+        other = self._first.look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
         numbers = {where: number for number, where in enumerate(self._module_places)}
         of_place: list[int | None] = []
         for where, value in zip(self._attributor.places, place, strict=True):
@@ -324,7 +267,7 @@ class LayerBound(Bound):
             return self._run(point, copies, True, watch)
         except Overwritten:
             # Noted once more, with a copy of everything: this is what most models do not need.
-            self._recording.prefix = self._look(self.call).prefix
+            self._recording.prefix = self._first.look(self.call).prefix
             return self._run(point, copies, True, watch)
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pnpx.attributors import Attributor, LayerAttributor, left_as_found
-from pnpx.attributors.base import AxesDiffer
 from pnpx.attributors.batch import rows_of_batch, rows_of_call
+from pnpx.attributors.sharing import AxesDiffer
 from pnpx.explainers.pieces import Piece, join
 from pnpx.explainers.record import read_output
 from pnpx.extractors import Call, named_by
