@@ -28,7 +28,7 @@ def independent(shape: Sequence[int], count: int, generator: torch.Generator) ->
     [torch.Size([2, 3]), torch.Size([2, 3])]
     """
     for _ in range(count):
-        yield torch.randn(tuple(shape), generator=generator)
+        yield torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
 
 
 def antithetic(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -79,7 +79,7 @@ def _latin_block(size: int, count: int, generator: torch.Generator) -> Tensor:
     # values alone NumPy sorts several times faster than PyTorch finds the order of random numbers.
     digits = torch.randint(0, 2**25, (size, count), generator=generator, dtype=torch.int32) * _BLOCK
     order = torch.from_numpy(np.sort((digits + torch.arange(count, dtype=torch.int32)).numpy(), axis=1)) % _BLOCK
-    share = (order + torch.rand(size, count, generator=generator)) / count
+    share = (order + torch.rand(size, count, generator=generator, dtype=torch.float32)) / count
     # The ends, where rounding would give infinity, are cut off at 5.3 standard deviations.
     ends = 1 - torch.finfo(torch.float32).eps
     normal: Tensor = torch.erfinv((2 * share - 1).clamp(-ends, ends)) * 2**0.5

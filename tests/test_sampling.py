@@ -59,6 +59,18 @@ def test_same_seed_same_draws_and_the_global_state_untouched(sampler):
 
 
 @of_each
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_draws_do_not_depend_on_the_default_precision(sampler, dtype):
+    expected = list(sampler((300,), 9, generator()))
+    torch.set_default_dtype(dtype)
+    try:
+        found = list(sampler((300,), 9, generator()))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+
+
+@of_each
 def test_draws_differ(sampler):
     draws = torch.stack(list(sampler((6,), 70, generator())))
     assert torch.unique(draws, dim=0).shape == draws.shape
@@ -169,5 +181,5 @@ def test_what_numbers_contribute_alone_nearly_cancels():
 
 def test_the_ends_are_finite(monkeypatch):
     """Where a share of one comes out by rounding."""
-    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.ones(size))
+    monkeypatch.setattr(torch, "rand", lambda *size, generator, dtype: torch.ones(size, dtype=dtype))
     assert torch.stack(list(latin((50,), 64, generator()))).abs().max() < 5.5

@@ -92,7 +92,7 @@ class Bound(Sharing):
         """The gradients at ``points``: for each target, for each explained tensor, (points, *its shape).
 
         All points share one pass, unless the model cannot take several copies of the batch at once. That is found out
-        with the first chunk: its rows must be those of a pass of one copy.
+        with the first chunk: see `Sharing`.
         """
         found = self._shared(points, aim, partial(self._gradients, points, aim))
         if found is not None:
@@ -109,11 +109,9 @@ class Bound(Sharing):
         with torch.enable_grad():
             for tensor in edited:
                 tensor.requires_grad_()
-            output = self.run(edited, copies)
-            scores = aim.scores(output, copies)
+            scores = aim.scores(self.run(edited, copies), copies)
             if check is not None:
-                check(output, scores)
-            del output  # what the scores do not need of it may go
+                check(scores)
             found = self._backward.gradients(scores, edited, self.describe())
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
@@ -137,10 +135,9 @@ class Bound(Sharing):
     def _scores(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> Tensor:
         copies = len(points)
         with torch.no_grad():
-            output = self.run(self._joined(points), copies)
-            scores = aim.scores(output, copies)
+            scores = aim.scores(self.run(self._joined(points), copies), copies)
             if check is not None:
-                check(output, scores)
+                check(scores)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
     @staticmethod

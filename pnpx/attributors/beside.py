@@ -1,6 +1,6 @@
 """Passes in which samples stand beside others than their own batch: what they give there shows whether that matters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,10 +11,7 @@ from pnpx.structure import Rows
 Point = Sequence[Tensor]
 """A tensor for each explained tensor of a place, of its shape: where to take the gradient."""
 
-_FAR = 8
-
-Met = list[tuple[Tensor, slice]]
-"""Which samples of a pass are met in another one: a mask (batch,), and where the copy of the batch is that has them."""
+_FAR = 8  # in units of the largest value
 
 
 def far(one: Point, other: Point) -> tuple[Point, Point]:
@@ -37,18 +34,15 @@ def far(one: Point, other: Point) -> tuple[Point, Point]:
     return above, below
 
 
-def latest(points: Sequence[Point], values: Sequence[Value], size: int) -> tuple[Point, list[int]]:
-    """The samples of the last two ``points`` in turn, the last of all among them, and their rows in a pass of all.
+def met(points: Sequence[Point], values: Sequence[Value], size: int) -> tuple[Point, list[int]]:
+    """Each sample of a batch of ``size`` as one of two or more ``points`` has it, and its row in a pass of them all.
 
-    Where a model treats every second or third row in its own way, those of one point could be treated alike by chance.
+    They are those of the last point, where its rows are farthest from those that a batch alone has; but the last sample
+    of all has in a batch alone, too, no other behind it, so that it is that of an earlier point.
     """
-    last, turns = len(points) - 1, [(size - 1 - sample) % 2 == 0 for sample in range(size)]
-    chosen = torch.tensor(turns)
-    mixed = [
-        torch.where(value.by_sample(chosen.to(one.device)), one, other)
-        for one, other, value in zip(points[last], points[last - 1], values, strict=True)
-    ]
-    return mixed, [(last if turn else last - 1) * size + sample for sample, turn in enumerate(turns)]
+    last, earlier = len(points) - 1, 1 if len(points) > 2 else 0
+    rows = [*range(last * size, (last + 1) * size - 1), (earlier + 1) * size - 1]
+    return ended(points[last], points[earlier], 1, values), rows
 
 
 def frame(size: int) -> tuple[int, int]:
@@ -89,25 +83,23 @@ def ended(rest: Point, end: Point, count: int, values: Sequence[Value]) -> Point
 
 
 def alone(
-    copies: Mapping[int, Point], others: tuple[Point, Point] | None, values: Sequence[Value], size: int
-) -> list[tuple[Point, Met]]:
-    """Passes of one copy that meet each sample of a batch of ``size`` in one of two ``copies``, given by number.
+    points: Sequence[Point], others: tuple[Point, Point] | None, values: Sequence[Value], size: int
+) -> list[tuple[Point, Tensor, Tensor]]:
+    """Passes of one batch of ``size`` in which its samples are those `met` in a pass of all ``points``.
 
-    Every other sample is of the ``others`` there; without them, of the other copy. What is the largest or smallest of
-    all, and matters to all, is in one of the passes at most.
+    Every other sample is one of the ``others`` there. What is the largest or smallest of all, and matters to all, is in
+    one of the passes at most. Of a batch of one sample, two points are met. With each pass comes which of its samples
+    are met, a mask (batch,), and their rows in the pass of all.
     """
-    rows = every_other(size)
-    (first, last), (of_first, of_last) = copies.values(), (slice(at * size, (at + 1) * size) for at in copies)
     if size == 1:
-        everything = torch.ones(1, dtype=torch.bool)
-        return [(last, [(everything, of_last)]), (first, [(everything, of_first)])]
+        whole, middle, last = torch.ones(1, dtype=torch.bool), 1 if len(points) > 2 else 0, len(points) - 1
+        return [(points[row], whole, torch.tensor([row])) for row in (middle, last)]
+    point, numbers = met(points, values, size)
+    rows, first = torch.tensor(numbers), every_other(size)
     if others is None:
-        return [(_mixed(first, last, values), [(rows, of_first), (~rows, of_last)])]
+        return [(point, torch.ones(size, dtype=torch.bool), rows)]
     above, below = others
-    return [
-        (_mixed(above, last, values), [(~rows, of_last)]),
-        (_mixed(first, below, values), [(rows, of_first)]),
-    ]
+    return [(_mixed(above, point, values), ~first, rows[~first]), (_mixed(point, below, values), first, rows[first])]
 
 
 def every_other(size: int) -> Tensor:

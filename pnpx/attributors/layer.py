@@ -13,7 +13,7 @@ from pnpx.attributors.again import Again, argument, location
 from pnpx.attributors.agreement import note, rows_of_output, same, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound
 from pnpx.attributors.batch import copies_of, rows_of_call
-from pnpx.attributors.beside import Point, ended, far, frame, framed, latest
+from pnpx.attributors.beside import Point, ended, far, frame, framed, met
 from pnpx.attributors.first import REMEDY, FirstPass
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.intercept import wrapped
@@ -88,7 +88,7 @@ class LayerBound(Bound):
         self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
-        self._probed = False
+        self._probed, self._frames = False, True
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
@@ -118,35 +118,40 @@ class LayerBound(Bound):
             before = getattr(reads, "count", 0)
             try:
                 output = self._run(edited, copies, replay=True)
-                if getattr(reads, "count", 0) == before and not _holds_nan(output):
+                read = getattr(reads, "count", 0) != before
+                if not read and (self._looks or not _holds_nan(output)):
                     return output
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
+                if self._looks:
+                    raise
                 note("a replay at %s", self.describe(), error)
+            if self._looks:
+                raise RuntimeError("the model reads here what it does not read otherwise")  # of values far from all
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
             # that is not why, the same shows up again without a replay.
             self._replay = False
         return self._run(edited, copies, replay=self._replay)
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
-        # The first replay must give the first pass's output for the clean values, and can give some scores on the way.
-        if self._replay is not None:
-            return None
+        # The batch itself in a frame must get what it got in the first pass. In the first replay that shows, at once,
+        # that a replay is right, and that it matters neither what else is in a batch nor where.
         size, found = self.batch_size, None
         before, behind = frame(size)
         count = min(_SAMPLES, len(points) * size - size - before - behind)
-        if size == 1 or count < 1:
+        if not self._frames or size == 1 or count < 1:
             return None  # a sample had better be alone, and a pass may not take so many rows
         clean: Point = [value.tensor for value in self.values]
-        batch = ended(clean, latest(points, self.values, size)[0], count, self.values)
+        batch = ended(clean, met(points, self.values, size)[0], count, self.values)
         point, rows = framed(batch, clean, count, far(clean, points[-1]), self.values, size)
         total = len(rows.samples)
 
         def agrees(watch: Watch | None) -> bool:
             nonlocal found
             with self.looking():
-                output = self._replayed(point, rows, watch)
+                replayed = self._replay is not False
+                output = self._replayed(point, rows, watch) if replayed else self._run(point, rows, False)
             window = range(before, before + size)
             where = [*window[: size - count], *range(window.stop, window.stop + count)]
             unmoved = rows_of_output(output, total, self._output, size, where)
@@ -157,10 +162,12 @@ class LayerBound(Bound):
             return True
 
         with torch.no_grad():
-            if not self._replay_agrees(agrees):
-                return None
-        self._replay = True
-        return found
+            if self._replay is None:
+                self._frames = self._replay_agrees(agrees)
+                self._replay = True if self._frames else None
+            else:
+                self._frames = self._works(agrees, None)
+        return found if self._frames else None
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -241,18 +248,22 @@ class LayerBound(Bound):
 
         On the way it finds which arguments, and which outputs of what it leaves out, are used; others are dropped.
         """
-        for watch in (Watch(), None):
-            try:
-                if agrees(watch):
-                    if watch is not None:
-                        self._again.keep_only(watch.used)
-                    return True
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except Exception as error:
-                # A model whose modules hand each other values behind the scenes cannot be replayed in part.
-                note("the first replay at %s", self.describe(), error)
-        return False
+        watch = Watch()
+        if self._works(agrees, watch):
+            self._again.keep_only(watch.used)
+            return True
+        return self._works(agrees, None)
+
+    def _works(self, agrees: Callable[[Watch | None], bool], watch: Watch | None) -> bool:
+        try:
+            return agrees(watch)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            # A model whose modules hand each other values behind the scenes cannot be replayed in part; not every
+            # model takes any number of samples, or values that no explainer would give it.
+            note("the first replay, or a batch in a frame, at %s", self.describe(), error)
+            return False
 
     def _gives_clean(self, watch: Watch | None) -> bool:
         return same(self._run_clean(replay=True, watch=watch), self._output)

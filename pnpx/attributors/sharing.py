@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from pnpx.attributors.agreement import close, note, rows_of_output
-from pnpx.attributors.beside import Point, alone, far, frame, framed, latest
+from pnpx.attributors.agreement import close, note
+from pnpx.attributors.beside import Point, alone, far, met
 from pnpx.attributors.decisions import Decisions
 from pnpx.attributors.value import Value
 from pnpx.scores import Aim
@@ -18,9 +18,9 @@ from pnpx.structure import Repeats, Structure
 
 _T = TypeVar("_T")
 
-Check: TypeAlias = Callable[[Any, Sequence[Tensor]], None]
-"""Given the model's output for several copies of the batch, and the scores in it: raises an error where they are not
-those of passes of one copy."""
+Check: TypeAlias = Callable[[Sequence[Tensor]], None]
+"""Given the scores of several copies of the batch that share a pass, raises an error where they are not those of passes
+of one copy."""
 
 
 class AxesDiffer(RuntimeError):
@@ -68,9 +68,10 @@ class Sharing(ABC):
         return False
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
-        """Scores that the last samples of `beside.latest` must have, for each target.
+        """Scores that the last samples of `beside.met` must have, for each target; None where nothing is known.
 
-        As far as they come to light in passes that are needed anyway, before these points share one.
+        They come from a pass that gave what the model gives for the batch itself, too, which stood elsewhere there, and
+        beside others.
         """
         return None
 
@@ -116,78 +117,47 @@ class Sharing(ABC):
         points: Sequence[Point],
         aim: Aim,
         expected: Sequence[Tensor] | None,
-        output: Any,
         scores: Sequence[Tensor],
     ) -> None:
-        """Require that ``scores``, those of ``points`` in one pass, are those of passes of one copy.
-
-        Those of the last samples of `beside.latest` may be ``expected``.
-        """
+        """Require that the ``scores`` of ``points`` in one pass are as ``expected``, or else those in passes of one."""
         with torch.no_grad():
-            if expected is not None:
-                agrees = self._agree(expected, scores, latest(points, self.values, self.batch_size)[1])
+            if expected is None:
+                agrees = self._same_alone(points, aim, scores)
             else:
-                agrees = self._same_framed(points, aim, output, scores) or self._same_alone(points, aim, scores)
+                _, rows = met(points, self.values, self.batch_size)
+                agrees = all(
+                    close(together[rows[-len(some) :]].to(some.device), some, together.detach())
+                    for some, together in zip(expected, scores, strict=True)
+                )
         if not agrees:
             raise RuntimeError("several copies of the batch in a pass do not give what one gives")
 
-    def _agree(self, expected: Sequence[Tensor], scores: Sequence[Tensor], rows: Sequence[int]) -> bool:
-        """Whether the last of these ``rows`` have the ``expected`` scores."""
-        return all(
-            close(together[rows[-len(some) :]].to(some.device), some, together.detach())
-            for some, together in zip(expected, scores, strict=True)
-        )
-
-    def _same_framed(self, points: Sequence[Point], aim: Aim, output: Any, scores: Sequence[Tensor]) -> bool:
-        """Whether the samples of `beside.latest` have their ``scores`` in the pass of `beside.framed`, too."""
-        size, copies = self.batch_size, len(points)
-        before, behind = frame(size)
-        if size == 1 or before + size + behind >= copies * size:
-            return False  # a sample had better be alone, and a pass may not take so many rows
-        try:
-            batch, of_batch = latest(points, self.values, size)
-            point, rows = framed(batch, batch, 0, far(points[0], points[-1]), self.values, size)
-            with self.looking():
-                found = self.run(point, rows)
-            window = range(before, before + size)
-            found = rows_of_output(found, len(rows.samples), output, copies * size, window)
-            return not self.decides and self._agree(aim.scores(found, 1), scores, of_batch)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except Exception as error:
-            # Not every model takes any number of samples, or values that no explainer would give it.
-            note("a pass with samples far from those at %s", self.describe(), error)
-            return False
-
     def _same_alone(self, points: Sequence[Point], aim: Aim, scores: Sequence[Tensor]) -> bool:
-        """Whether two copies have their ``scores`` in the passes of `beside.alone`, too: of one copy each.
+        """Whether samples have their ``scores`` in the passes of `beside.alone`, too.
 
         Every other sample is far from them there: not even what else is in a batch of the model's own may matter.
         """
-        # Of three or more not the first: it has the rows that it has alone.
-        copies = {0: points[0], 1: points[-1]} if len(points) == 2 else {1: points[1], len(points) - 1: points[-1]}
         try:
-            return self._same_beside(copies, far(points[0], points[-1]), aim, scores)
+            return self._same_beside(points, far(points[0], points[-1]), aim, scores)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             # A model may refuse values that no explainer would give it.
             note("a pass with values far from those at %s", self.describe(), error)
-            return self._same_beside(copies, None, aim, scores)
+            return self._same_beside(points, None, aim, scores)
 
     def _same_beside(
-        self, copies: dict[int, Point], others: tuple[Point, Point] | None, aim: Aim, scores: Sequence[Tensor]
+        self, points: Sequence[Point], others: tuple[Point, Point] | None, aim: Aim, scores: Sequence[Tensor]
     ) -> bool:
-        for point, met in alone(copies, others, self.values, self.batch_size):
+        for point, chosen, rows in alone(points, others, self.values, self.batch_size):
             with self.looking():
                 output = self.run(self._joined([point]), 1)
             if self.decides:
                 return False
             for single, together in zip(aim.scores(output, 1), scores, strict=True):
-                for chosen, copy in met:
-                    chosen = chosen.to(single.device)
-                    if not close(single[chosen], together[copy][chosen], together.detach()):
-                        return False
+                found = single[chosen.to(single.device)]
+                if not close(found, together[rows.to(together.device)], together.detach()):
+                    return False
         return True
 
     @contextmanager

@@ -1,6 +1,7 @@
 """Copies of a batch share passes where that changes nothing, and only there."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,10 +114,63 @@ def by_row(weigh):
 @pytest.mark.parametrize("what", ["capacity", "alternating"])
 def test_rows_that_differ_by_where_they_stand(what, batch, layer):
     """As experts have that take no more than so many rows."""
-    change = by_row((lambda row: row < 8) if what == "capacity" else (lambda row: 1 + row % 2))
+    change = by_row((lambda row: row < 7) if what == "capacity" else (lambda row: 1 + row % 2))
     expected, _ = explained(change, batch, layer, batch, replay=False)
     for batch_size in (3 * batch, 32):
         torch.testing.assert_close(explained(change, batch, layer, batch_size)[0], expected)
+
+
+def changed(rows, change):
+    def whole(model, hidden):
+        hidden = hidden.clone()
+        hidden[rows] = change(hidden)
+        return hidden
+
+    return whole
+
+
+BY_PLACE = {
+    "the first row": changed(0, lambda hidden: hidden[0] * 2),
+    "the last row": changed(-1, lambda hidden: hidden[-1] * 2),
+    "the third row": changed(2, lambda hidden: hidden[2] * 2),
+    "the mean, into the first row": changed(0, lambda hidden: hidden[0] - hidden.mean(0)),
+    "how many rows": lambda model, hidden: hidden * 2 if len(hidden) > 4 else hidden,
+}
+
+
+@pytest.mark.parametrize("layer", [None, "a", "b"])
+@pytest.mark.parametrize("batch", [2, 4, 8])
+@pytest.mark.parametrize("what", BY_PLACE)
+def test_single_rows_that_are_special(what, batch, layer):
+    """A batch alone is what counts, not a larger one that gives the same in another place."""
+    if what == "the third row" and batch == 2:
+        return  # a batch alone has none
+    expected, _ = explained(BY_PLACE[what], batch, layer, batch, replay=False)
+    for batch_size in (2 * batch, 3 * batch, 5 * batch, 100):
+        torch.testing.assert_close(explained(BY_PLACE[what], batch, layer, batch_size)[0], expected)
+
+
+@pytest.mark.parametrize("batch, batch_size", [(2, 4), (2, 20), (4, 8), (4, 40)])
+def test_a_model_that_refuses_some_sizes_still_leaves_out_what_it_can(batch, batch_size):
+    class Even(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Sequential(nn.Linear(6, 8)), nn.Linear(8, 8), nn.Linear(8, 5)
+            self.rows = []
+
+        def forward(self, x):
+            hidden = self.b(self.a(x))
+            self.rows.append(len(hidden))
+            return self.c(hidden.reshape(-1, batch, 8).tanh()).flatten(0, 1)
+
+    torch.manual_seed(0)
+    model, x, prefix = Even().double(), torch.randn(batch, 6, dtype=torch.float64), []
+    model.a[0].register_forward_pre_hook(lambda module, args: prefix.append(len(args[0])))
+    explainer = SmoothGrad(model, layer="b", n_iter=20, batch_size=batch_size)
+    found = explainer.attribute(x, 1)
+    assert prefix == [batch] and model.rows.count(batch_size) >= 20 * batch // batch_size
+    assert model.rows.count(batch) <= 4  # the first pass, and those that check
+    torch.testing.assert_close(found, replace(explainer, batch_size=batch, replay=False).attribute(x, 1))
 
 
 @pytest.mark.parametrize("layer", [None, "a"])
@@ -127,6 +181,6 @@ def test_outputs_in_a_list_are_shared_and_replayed_as_those_in_a_tuple(kind, lay
     model.a.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     model.register_forward_hook(lambda module, args, output: kind([output, output.mean(1)]))
     SmoothGrad(model, layer=layer, n_iter=10, batch_size=40).attribute(torch.randn(4, 6), 1)
-    # At the layer the pass that records it, a check, and one for all; at the inputs one for all, and a check of it. The
-    # checks have the batch and three samples around it, and at the layer two of its samples once more.
-    assert rows == ([4, 9, 40] if layer else [40, 7])
+    # At the layer the pass that records it, a check, and one for all; at the inputs one for all, and two
+    # checks of it. The check at the layer has the batch, three samples around it, and two of its samples once more.
+    assert rows == ([4, 9, 40] if layer else [40, 4, 4])
