@@ -16,8 +16,8 @@ Sampler = Callable[[Sequence[int], int, torch.Generator], Iterator[Tensor]]
 """``sampler(shape, count, generator)`` yields ``count`` draws of ``shape``; each is standard normal by itself."""
 
 _BLOCK, _NUMBERS = 64, 2**20
-"""The most draws arranged together, and the most numbers in them all: this bounds memory and time, whatever the number
-of draws.
+"""The most draws arranged together, a power of two, and the most numbers in them all: this bounds memory and time,
+whatever the number of draws.
 """
 
 
@@ -75,15 +75,17 @@ def latin(shape: Sequence[int], count: int, generator: torch.Generator) -> Itera
 
 def _latin_block(size: int, count: int, generator: torch.Generator) -> Tensor:
     """``count`` draws of a Latin hypercube, (count, size)."""
-    # An order for each number: sorting random integers, of which the last digits are 0 to count - 1, gives one. For
-    # values alone NumPy sorts several times faster than PyTorch finds the order of random numbers.
-    digits = torch.randint(0, 2**25, (size, count), generator=generator, dtype=torch.int32) * _BLOCK
-    order = torch.from_numpy(np.sort((digits + torch.arange(count, dtype=torch.int32)).numpy(), axis=1)) % _BLOCK
-    share = (order + torch.rand(size, count, generator=generator, dtype=torch.float32)) / count
+    # An order of the intervals for each number: sorting random integers, whose last bits are those of 0 to count - 1,
+    # gives one. For values alone NumPy sorts several times faster than PyTorch finds the order of random numbers.
+    last_bits = _BLOCK - 1
+    keys = torch.empty(count, size, dtype=torch.int32).random_(generator=generator).bitwise_and_(~last_bits)
+    keys.bitwise_or_(torch.arange(count, dtype=torch.int32)[:, None])
+    order = torch.from_numpy(np.sort(keys.numpy(), axis=0)).bitwise_and_(last_bits)
+    # Somewhere in each interval; from 0 to 1 made -1 to 1.
+    share = torch.rand(count, size, generator=generator, dtype=torch.float32).add_(order).mul_(2 / count).sub_(1)
     # The ends, where rounding would give infinity, are cut off at 5.3 standard deviations.
     ends = 1 - torch.finfo(torch.float32).eps
-    normal: Tensor = torch.erfinv((2 * share - 1).clamp(-ends, ends)) * 2**0.5
-    return normal.T.contiguous()
+    return share.clamp_(-ends, ends).erfinv_().mul_(2**0.5)
 
 
 def _pairs(count: int) -> int:
