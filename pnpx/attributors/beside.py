@@ -95,14 +95,14 @@ def alone(
         whole, middle, last = torch.ones(1, dtype=torch.bool), 1 if len(points) > 2 else 0, len(points) - 1
         return [(points[row], whole, torch.tensor([row])) for row in (middle, last)]
     point, numbers = met(points, values, size)
-    rows, first = torch.tensor(numbers), every_other(size)
+    rows, first = torch.tensor(numbers), _every_other(size)
     if others is None:
         return [(point, torch.ones(size, dtype=torch.bool), rows)]
     above, below = others
     return [(_mixed(above, point, values), ~first, rows[~first]), (_mixed(point, below, values), first, rows[first])]
 
 
-def every_other(size: int) -> Tensor:
+def _every_other(size: int) -> Tensor:
     """Of so many samples every other one, beginning with the first; never the last."""
     return (torch.arange(size) % 2 == 0) & (torch.arange(size) < size - 1)
 
@@ -110,6 +110,6 @@ def every_other(size: int) -> Tensor:
 def _mixed(one: Point, other: Point, values: Sequence[Value]) -> Point:
     """The samples of two points in turn: the first of all is that of ``one``, the last that of the ``other``."""
     return [
-        torch.where(value.by_sample(every_other(left.shape[value.axis or 0]).to(left.device)), left, right)
+        torch.where(value.by_sample(_every_other(left.shape[value.axis or 0]).to(left.device)), left, right)
         for left, right, value in zip(one, other, values, strict=True)
     ]

@@ -15,7 +15,7 @@ from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Recording
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
-from pnpx.structure import Repeats, tensors
+from pnpx.structure import tensors
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class InputBound(Bound):
                     self._output = self.run([value.tensor for value in self.values], 1)
         return self._output
 
-    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
         with self.followed([leaves[index] for index in self._chosen]):

@@ -109,7 +109,7 @@ class LayerBound(Bound):
     def describe(self) -> str:
         return " and ".join(repr(str(place)) for place in self._attributor.places)
 
-    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         if self._replay is None:
             self._replay = self._replay_agrees(self._gives_clean)
             if not self._replay and not same(self._run_clean(replay=False), self._output):

@@ -14,7 +14,7 @@ from pnpx.attributors.beside import Point, alone, far, met
 from pnpx.attributors.decisions import Decisions
 from pnpx.attributors.value import Value
 from pnpx.scores import Aim
-from pnpx.structure import Repeats, Structure
+from pnpx.structure import Structure
 
 _T = TypeVar("_T")
 
@@ -42,10 +42,8 @@ class Sharing(ABC):
         self._looks, self.decides = False, False
 
     @abstractmethod
-    def run(self, edited: Sequence[Tensor], copies: Repeats) -> Any:
+    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each.
-
-        Or some samples of it.
 
         The model is given copies of them: it may change them in place.
         """
