@@ -124,11 +124,9 @@ class LayerBound(Bound):
             except torch.cuda.OutOfMemoryError:
                 raise
             except Exception as error:
-                if self._looks:
-                    raise
                 note("a replay at %s", self.describe(), error)
             if self._looks:
-                raise RuntimeError("the model reads here what it does not read otherwise")  # of values far from all
+                raise RuntimeError("a check's own values, which may be far from all others, do not get through")
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
             # that is not why, the same shows up again without a replay.
             self._replay = False

@@ -173,6 +173,27 @@ def test_a_model_that_refuses_some_sizes_still_leaves_out_what_it_can(batch, bat
     torch.testing.assert_close(found, replace(explainer, batch_size=batch, replay=False).attribute(x, 1))
 
 
+@pytest.mark.parametrize("batch, batch_size", [(2, 4), (4, 40)])
+def test_a_model_that_fails_for_far_values_still_leaves_out_what_it_can(batch, batch_size):
+    class LooksUp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Sequential(nn.Linear(6, 8)), nn.Linear(8, 8), nn.Linear(8, 5)
+            self.table = nn.Parameter(torch.randn(3, 8))
+
+        def forward(self, x):
+            hidden = self.b(self.a(x))
+            return self.c(hidden * self.table[(hidden.mean(1) + 1.5).long()])  # an index far off is an error
+
+    torch.manual_seed(0)
+    model, x, prefix = LooksUp().double(), torch.randn(batch, 6, dtype=torch.float64), []
+    model.a[0].register_forward_pre_hook(lambda module, args: prefix.append(len(args[0])))
+    explainer = SmoothGrad(model, layer="b", n_iter=20, noise_level=0.01, batch_size=batch_size)
+    found = explainer.attribute(x, 1)
+    assert prefix == [batch]
+    torch.testing.assert_close(found, replace(explainer, batch_size=batch, replay=False).attribute(x, 1))
+
+
 @pytest.mark.parametrize("layer", [None, "a"])
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_outputs_in_a_list_are_shared_and_replayed_as_those_in_a_tuple(kind, layer):
