@@ -32,10 +32,18 @@ class Rows:
         Raises:
             ValueError: it cannot be said which entries belong to a sample.
         """
+        each = self._each(size)
+        return (torch.tensor(self.samples)[:, None] * each + torch.arange(each)).flatten()
+
+    def entries(self, size: int) -> int:
+        """How many of an axis of so many entries they have together; errors as those of `places`."""
+        return len(self.samples) * self._each(size)
+
+    def _each(self, size: int) -> int:
         each, rest = divmod(size, self.batch_size)
         if rest:
             raise ValueError(f"an axis of {size} entries is not that of a batch of {self.batch_size}")
-        return (torch.tensor(self.samples)[:, None] * each + torch.arange(each)).flatten()
+        return each
 
 
 Repeats: TypeAlias = int | Rows

@@ -11,6 +11,7 @@ from transformers import BatchEncoding
 from transformers.modeling_outputs import BaseModelOutputWithPast, SequenceClassifierOutput
 
 from pnpx.structure import (
+    Rows,
     is_container,
     is_packed,
     items,
@@ -163,3 +164,13 @@ def test_gradients_flow_through_a_repacked_sequence():
 
 def test_a_dataclass_type_is_no_container():
     assert not is_container(Batch) and tensors(Batch) == []
+
+
+def test_samples_of_a_batch_are_found_along_an_axis_that_has_several_entries_of_each():
+    rows = Rows((2, 0, 2), batch_size=3)
+    assert rows.places(3).tolist() == [2, 0, 2]
+    assert rows.places(6).tolist() == [4, 5, 0, 1, 4, 5]
+    assert [rows.entries(size) for size in (3, 6)] == [3, 6]
+    for ask in (rows.places, rows.entries):
+        with pytest.raises(ValueError, match="an axis of 4 entries is not that of a batch of 3"):
+            ask(4)

@@ -58,9 +58,14 @@ class Decisions(TorchFunctionMode):
         return found
 
 
+_PLAIN = frozenset([int, float, bool, str, type(None), slice, torch.dtype, torch.device])
+
+
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif type(value) in _PLAIN:  # most arguments are: asked first, since every function of the pass comes by here
+        return
     elif isinstance(value, PackedSequence):
         yield value.data
     elif is_container(value):

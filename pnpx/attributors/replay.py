@@ -122,7 +122,7 @@ def absent(tensor: Tensor, repeats: Repeats, axis: int | None) -> Tensor:
     """Of the shape of so many copies of ``tensor``, hollow."""
     shape = list(tensor.shape)
     if axis is not None:
-        shape[axis] = shape[axis] * repeats if isinstance(repeats, int) else len(repeats.places(shape[axis]))
+        shape[axis] = shape[axis] * repeats if isinstance(repeats, int) else repeats.entries(shape[axis])
     return hollow(tensor, shape)
 
 
