@@ -249,17 +249,24 @@ class Explainer(ABC, metaclass=_Named):
 def all_explainers() -> dict[str, type[Explainer]]:
     """The explainers by name: every concrete subclass of `Explainer`, your own included.
 
+    Of several of one name, that of the package is found; of those with one base, such as a notebook's cell makes that
+    runs twice, the last.
+
     >>> "SmoothGrad" in all_explainers()
     True
     """
     found: dict[str, type[Explainer]] = {}
     waiting: list[type[Explainer]] = [Explainer]  # type: ignore[type-abstract]
     while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if not inspect.isabstract(kind):
+        kind = waiting.pop(0)
+        waiting += kind.__subclasses__()  # in the order in which they were defined
+        ours = kind.__name__ in found and found[kind.__name__].__module__.startswith(_PACKAGE)
+        if not inspect.isabstract(kind) and not ours:
             found[kind.__name__] = kind
     return dict(sorted(found.items()))
+
+
+_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def _are_batches(inputs: Any) -> bool:
