@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,6 +60,20 @@ DECIDING = {
     "all close": exits(lambda hidden: torch.allclose(hidden, hidden.mean().expand_as(hidden), atol=0.9)),
     "numpy": exits(lambda hidden: hidden.detach().numpy().max() > 0.8),
     "a note": halts_by_a_note,
+    "numpy's functions": exits(lambda hidden: np.linalg.norm(hidden.detach()) > 1.4),
+    "as an array": exits(lambda hidden: np.asarray(hidden.detach()).max() > 0.8),
+    "dlpack": exits(lambda hidden: np.from_dlpack(hidden.detach()).max() > 0.8),
+    "how many are large": exits(lambda hidden: len((hidden.abs() > 0.7).nonzero()) > 3),
+    "where they are": exits(lambda hidden: torch.where(hidden.abs() > 0.7)[0].shape[0] > 3),
+    "those that are large": exits(lambda hidden: hidden[hidden.abs() > 0.7].square().numel() > 3),
+    "rows that are large": exits(lambda hidden: hidden[hidden.sum(1) > 0].relu().size(0) > 0),
+    "different ones": exits(lambda hidden: len((hidden.detach() * 2).round().unique()) > 4),
+    "one by one": exits(lambda hidden: sum(1 for _ in hidden.masked_select(hidden.abs() > 0.7)) > 3),
+    "as many zeros": exits(lambda hidden: torch.zeros((hidden > 0.7).sum()).shape[0] > 3),
+    "as long a range": exits(lambda hidden: len(torch.arange((hidden > 0.7).sum())) > 3),
+    "a part as long": exits(lambda hidden: hidden.flatten()[: (hidden > 0.7).sum()].numel() > 3),
+    "repeated as often": exits(lambda hidden: len(torch.ones(1).repeat_interleave((hidden > 0.7).sum()[None])) > 3),
+    "expanded as far": exits(lambda hidden: torch.ones(1).expand((hidden > 0.7).sum()).numel() > 3),
 }
 
 
@@ -71,6 +86,26 @@ def test_a_model_that_decides_by_what_it_computes_gets_one_copy_a_pass(what, bat
         for batch_size in (2 * batch, 32):
             found, _ = explained(DECIDING[what], batch, layer, batch_size, seed=seed)
             torch.testing.assert_close(found, expected)
+
+
+def routes(model, hidden):
+    """Rows go to the one or the other layer, and back to their places: no number of them is looked at."""
+    out = torch.zeros_like(hidden)
+    for number, layer in enumerate((model.b, model.more)):
+        (chosen,) = torch.where((hidden.sum(1) > 0) == bool(number))
+        out.index_add_(0, chosen, torch.tanh(layer(hidden[chosen])))
+        chosen = (hidden.mean(1) > 0) == bool(number)
+        out[chosen] = out[chosen] + layer(hidden[chosen])
+    assert out.shape == hidden.shape and len(out) == out.size(0)
+    return out
+
+
+@pytest.mark.parametrize("layer", [None, "a"])
+def test_rows_that_take_different_ways_share_passes(layer):
+    expected, _ = explained(routes, 2, layer, 2, replay=False)
+    found, passes = explained(routes, 2, layer, 32)
+    torch.testing.assert_close(found, expected)
+    assert 24 in passes
 
 
 def asks(model, hidden):
