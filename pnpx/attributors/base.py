@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.backward import Backward
 from pnpx.attributors.beside import Point
 from pnpx.attributors.passes import repeat
@@ -45,6 +46,7 @@ class Bound(Sharing):
     def __init__(self, model: nn.Module, call: Call) -> None:
         super().__init__(call.batch_size)
         self.model, self.call = model, call
+        self.attributes = Attributes(model)
         self.place: Structure = None
         self._chosen: list[int] = []
         self._anchors: list[Tensor] = []

@@ -1,7 +1,8 @@
 """Leaving a model as it was found.
 
 While it is explained, a model is in eval mode and its weights need no gradients. Afterwards, also after an exception,
-each module's mode, each weight and its ``requires_grad``, the buffers and the global random state are what they were.
+each module's mode, each weight and its ``requires_grad``, the buffers, tensors in plain attributes and the global
+random state are what they were.
 Several threads may explain one model: the first to come changes it, the last to leave restores it.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
 
 _LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
@@ -79,6 +81,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                     weight = getattr(module, "weight", None)
                     if getattr(module, "max_norm", None) is not None and isinstance(weight, Tensor):
                         hold(("rescaled", id(weight)), partial(_keep, weight))
+                hold(("attributes", id(model)), lambda: Attributes(model, buffers=False).put_all_back)
                 hold("fast path", _without_fast_path)
                 hold("reentrance", without_reentrance)
                 recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
@@ -89,8 +92,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         finally:
             _release(held)
             for module in bare:
-                if module._buffers:  # a forward pass has made them
-                    module._non_persistent_buffers_set.difference_update(module._buffers)
+                if module._buffers or module._non_persistent_buffers_set:  # a forward pass has made them
+                    module._non_persistent_buffers_set.clear()
                     module._buffers.clear()
 
 
@@ -148,7 +151,8 @@ def _quieten(module: nn.Module) -> Callable[[], None]:
             module.training = True
         for name, copy in copies.items():
             _restore(before[name], copy)
-        if any(before.get(name, module) is not buffer for name, buffer in module._buffers.items()):
+        made = any(before.get(name, module) is not buffer for name, buffer in module._buffers.items())
+        if made or module._non_persistent_buffers_set != not_saved:
             # A forward pass has made buffers, or replaced them.
             if isinstance(module, torch.jit.ScriptModule):  # it cannot make any, and is not to be cleared
                 for name, buffer in before.items():

@@ -81,10 +81,10 @@ class InputBound(Bound):
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
-        with self.followed([leaves[index] for index in self._chosen]):
-            if self._output_layer is None:
+        recording = None if self._output_layer is None else Recording((), [], [], self._output_layer, keep=False)
+        with self.attributes.as_found(), self.followed([leaves[index] for index in self._chosen]):
+            if recording is None:
                 return self.model(*args, **kwargs)
-            recording = Recording((), [], [], self._output_layer, keep=False)
             with intercepting(recording, self._modules):
                 self.model(*args, **kwargs)
         recording.check()

@@ -20,6 +20,7 @@ from pnpx.attributors.intercept import wrapped
 from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import concerned, enclosing
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
+from pnpx.attributors.recording import Recording
 from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten
 from pnpx.attributors.sharing import AxesDiffer
@@ -84,7 +85,8 @@ class LayerBound(Bound):
         follow = graph or len(places) > 1
         self._first = FirstPass(self.model, places, tap, around, modules, follow, floats)
         # Gradients at the clean values alone need no later pass, so nothing is kept for one.
-        self._recording, self._output, place = self._first.run(call, keep=attributor.replay and not graph)
+        with self.attributes.as_found():
+            self._recording, self._output, place = self._first.run(call, keep=attributor.replay and not graph)
         self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
@@ -174,7 +176,7 @@ class LayerBound(Bound):
             if isinstance(place, ArgumentPlace):
                 found[place] = argument(location(self.model, place, args, kwargs), args, kwargs)
         if self._module_places:
-            recording = self._first.look(call, keep=False)
+            recording = self._look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
         leaves = tensors(tuple(found[place] for place in self._attributor.places))
         return [leaves[index].detach() for index in self._chosen]
@@ -219,7 +221,7 @@ class LayerBound(Bound):
 
     def _see_axes(self, place: Structure, outputs: Sequence[Structure]) -> Axes:
         size = self.batch_size
-        other = self._first.look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
+        other = self._look(rows_of_call(self.call, slice(0, 1)) if size > 1 else copies_of(self.call, 2))
         numbers = {where: number for number, where in enumerate(self._module_places)}
         of_place: list[int | None] = []
         for where, value in zip(self._attributor.places, place, strict=True):
@@ -235,10 +237,14 @@ class LayerBound(Bound):
 
     # Later passes
 
+    def _look(self, call: Call, keep: bool = True) -> Recording:
+        with self.attributes.as_found():
+            return self._first.look(call, keep)
+
     def _run(self, edited: Sequence[Tensor], copies: Repeats, replay: bool, watch: Watch | None = None) -> Any:
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
-        with self.followed(structures):
+        with self.attributes.as_found(), self.followed(structures):
             return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
 
     def _replay_agrees(self, agrees: Callable[[Watch | None], bool]) -> bool:
@@ -276,7 +282,7 @@ class LayerBound(Bound):
             return self._run(point, copies, True, watch)
         except Overwritten:
             # Noted once more, with a copy of everything: this is what most models do not need.
-            self._recording.prefix = self._first.look(self.call).prefix
+            self._recording.prefix = self._look(self.call).prefix
             return self._run(point, copies, True, watch)
 
 

@@ -300,6 +300,60 @@ def test_buffers_that_a_pass_makes_do_not_stay(known, training):
     assert ("position" in model._buffers) is known and model.training is training
 
 
+class Remembers(nn.Module):
+    """A recurrent net that goes on from where the last call ended: its state is a plain attribute, or a buffer."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.cell, self.head = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 3)
+        if kind == "buffer":
+            self.register_buffer("state", None)
+        elif kind == "attribute":
+            self.state = None
+        self.calls = 0
+
+    def forward(self, x):
+        state = getattr(self, "state", None)
+        outputs, state = self.cell(x, state if state is None else state[0])
+        self.calls += 1
+        self.state = state[None]
+        return self.head(outputs[:, -1])
+
+
+@pytest.mark.parametrize("explainer", [pnpx.SquareGrad, pnpx.VarGrad])
+@pytest.mark.parametrize("layer", [None, "cell", "head:input"])
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("kind", ["attribute", "buffer", "made by the first call"])
+def test_what_a_model_keeps_between_calls_is_for_each_pass_what_was_found(kind, used, layer, explainer):
+    torch.manual_seed(0)
+    model, x = Remembers(kind).double(), torch.randn(3, 5, 4, dtype=torch.float64)
+    if used:
+        model(x)
+    before = getattr(model, "state", "none")
+    results = [explainer(model, layer=layer, n_iter=4, batch_size=size).attribute(x, 1) for size in (3, 7, 32)]
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0])
+    assert getattr(model, "state", "none") is before and model.calls > 1
+    if layer is None:
+        state = before[0] if used else None
+        calm = explainer(model, noise_std=0.0, n_iter=2).attribute(x, 1)
+        inputs = x.clone().requires_grad_()
+        model.head(model.cell(inputs, state)[0][:, -1])[:, 1].sum().backward()
+        torch.testing.assert_close(calm, inputs.grad.square() if explainer is pnpx.SquareGrad else 0 * inputs.grad)
+
+
+def test_what_a_model_keeps_is_put_back_after_an_exception():
+    class Fails(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            raise KeyError("half-way")
+
+    model = Fails()
+    with pytest.raises(KeyError):
+        pnpx.Gradient(model).attribute(torch.ones(2, 2), 0)
+    assert "seen" not in model.__dict__
+
+
 def test_buffers_written_past_autograd_are_restored_in_their_own_memory():
     class Counts(nn.Module):
         def __init__(self):
