@@ -50,9 +50,41 @@ Repeats: TypeAlias = int | Rows
 """How many times over a pass has the batch, one after another, or which of its samples."""
 
 
+@dataclass(frozen=True)
+class Entries:
+    """A list or tuple, of type ``kind``, that holds one of ``items`` for each sample, whatever they are: lengths, say.
+
+    Seen as one leaf with an axis of the batch.
+    """
+
+    items: tuple[Any, ...]
+    kind: type[list[Any]] | type[tuple[Any, ...]]
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The batch alone."""
+        return (len(self.items),)
+
+    def some(self, samples: slice) -> "Entries":
+        """Those of some of the samples."""
+        return Entries(self.items[samples], self.kind)
+
+    def repeated(self, repeats: Repeats) -> "Entries":
+        """So many times over, or those of some samples; the tensors in them are copies."""
+        if isinstance(repeats, Rows):
+            numbers = repeats.places(len(self.items)).tolist()
+        else:
+            numbers = [*range(len(self.items))] * repeats
+        return Entries(tuple(map_tensors(Tensor.clone, self.items[number]) for number in numbers), self.kind)
+
+    def plain(self) -> Any:
+        """The list or tuple itself."""
+        return self.kind(self.items)
+
+
 def is_container(value: object) -> bool:
-    """Whether ``value`` is looked into for tensors (a ``PackedSequence`` is not: it counts as one tensor)."""
-    if isinstance(value, PackedSequence):
+    """Whether ``value`` is looked into for tensors; what counts as one leaf is not: a ``PackedSequence``, `Entries`."""
+    if isinstance(value, (PackedSequence, Entries)):
         return False
     return isinstance(value, (tuple, list, Mapping)) or (is_dataclass(value) and not isinstance(value, type))
 
@@ -160,6 +192,11 @@ def mirror(value: Structure, replacements: Sequence[Any]) -> Structure:
     return _map(value, lambda leaf: next(supply), plain=True)
 
 
+Leaf: TypeAlias = Tensor | PackedSequence | np.ndarray[Any, Any] | Entries
+"""What has, or may have, an axis of the batch."""
+LEAVES = (Tensor, PackedSequence, np.ndarray, Entries)
+
+
 def _map(
     value: Any,
     function: Callable[[Any], Any],
@@ -190,5 +227,5 @@ def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
-    """``value`` with ``function`` applied to each of its tensors, arrays, and each ``PackedSequence``."""
-    return _map(value, function, plain=False, kinds=(Tensor, PackedSequence, np.ndarray))
+    """``value`` with ``function`` applied to each of its tensors, arrays, `Entries`, and each ``PackedSequence``."""
+    return _map(value, function, plain=False, kinds=LEAVES)

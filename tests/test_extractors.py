@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from transformers import BatchEncoding
 
 import pnpx
-from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Shared, Signature, extract, named_by
+from pnpx.extractors import LABELS, Call, Item, Items, Keywords, Shared, Signature, extract, is_by_sample, named_by
 from tests.errors import raises
 
 X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
@@ -43,6 +43,11 @@ class KeywordOnly(nn.Module):
 class Anything(nn.Module):
     def forward(self, **kwargs):
         return kwargs
+
+
+class AnyKeyword(nn.Module):
+    def forward(self, input_ids, scale=1.0, **kwargs):
+        return input_ids
 
 
 class Bert(nn.Module):
@@ -177,6 +182,15 @@ CALLS = {
     "shared": (Two(), {"image": X, "meta": Y}, "image", Shared("meta"), (), {"image": X, "meta": Y}, X),
     "the rest but what is shared": (Two(), {"image": X, "meta": Y}, None, [Shared("meta")], (),
                                     {"image": X, "meta": Y}, {"image": X}),
+    "any keyword beside an argument": (AnyKeyword(), {"input_ids": X, "mask": Y}, "input_ids", ["mask"], (),
+                                       {"input_ids": X, "mask": Y}, X),
+    "any keyword beside a part of another name": (AnyKeyword(), {"image": X, "bias": Y}, "image", ["bias"], (X,),
+                                                  {"bias": Y}, X),
+    "any keyword is explained": (AnyKeyword(), {"input_ids": X, "image": Y}, ["input_ids", "image"], None, (),
+                                 {"input_ids": X, "image": Y}, (X, Y)),
+    "any keyword is explained alone": (AnyKeyword(), {"input_ids": X, "image": Y}, "image", "input_ids", (),
+                                       {"image": Y, "input_ids": X}, Y),
+    "lists": (Two(), {"image": X, "meta": [3, 4]}, "image", "meta", (), {"image": X, "meta": [3, 4]}, X),
     "None goes along": (Two(), (X, None), 0, 1, (X, None), {}, X),
     "a label that an extractor names": (Bert(), {"inputs_embeds": X, "labels": Z}, "inputs_embeds", "labels", (),
                                         {"inputs_embeds": X, "labels": Z}, X),
@@ -325,6 +339,106 @@ def test_what_all_samples_share_is_whole_in_every_piece(layer, batch_size):
     torch.testing.assert_close(gradient.attribute(batch, 2), inputs.grad)
 
 
+class Lengths(nn.Module):
+    """Sequences (batch, 5, 3), of which each has a length and weights, (length,), of its own: both go along."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.outer, self.flat = nn.Linear(3, 6), nn.Linear(6, 4), nn.Flatten(0, 1)
+        self.double()
+
+    def forward(self, x, lengths, weights=None, size=(1.0, 2.0)):
+        assert type(lengths) in (list, tuple) and len(lengths) == len(x)
+        hidden = torch.tanh(self.inner(self.flat(x))).unflatten(0, x.shape[:2])
+        parts = []
+        for row, (steps, length) in enumerate(zip(hidden, lengths, strict=True)):
+            weight = torch.ones(length, 1) if weights is None else weights[row][:, None]
+            parts.append((steps[:length] * weight).mean(0) * size[0] + size[1])
+        return self.outer(torch.stack(parts))
+
+
+@pytest.mark.parametrize("extractor", [("x", ["lengths"]), ("x", ["lengths", "weights"]), ("lengths", None)], ids=str)
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("layer", [None, "inner", "flat", "outer:input"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 32])
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+def test_lists_with_an_entry_a_sample_are_cut_and_repeated_with_the_batch(size, batch_size, layer, kind, extractor):
+    model, x = Lengths(), torch.randn(size, 5, 3, dtype=torch.float64)
+    lengths = kind([1 + 3 * row % 5 for row in range(size)])
+    weights = [torch.arange(1.0, length + 1).double() for length in lengths]
+    batch = {"x": x, "lengths": lengths, "weights": weights}
+    forward, additional = extractor
+    if forward == "lengths":  # what is explained may hold a list as well
+        forward = ["x", "lengths"]
+    with_weights = additional is not None and "weights" in additional
+    extractors = {"forward_arg_extractor": forward, "additional_forward_arg_extractor": additional}
+    explainer = pnpx.SquareGrad(model, layer=layer, noise_std=0.1, n_iter=4, batch_size=batch_size, **extractors)
+    whole = pnpx.SquareGrad(model, layer=layer, noise_std=0.1, n_iter=4, batch_size=size, replay=False, **extractors)
+    torch.testing.assert_close(explainer.attribute(batch, 2), whole.attribute(batch, 2))
+    if layer is not None:
+        return
+    found = pnpx.Gradient(model, batch_size=batch_size, **extractors).attribute(batch, 2)
+    inputs = x.clone().requires_grad_()
+    model(inputs, lengths, weights if with_weights else None)[:, 2].sum().backward()
+    torch.testing.assert_close(found[0] if isinstance(found, tuple) else found, inputs.grad)
+
+
+def test_a_list_is_shared_if_it_is_marked():
+    """Two samples and a size of two numbers, which is no value for each of them."""
+    model, x = Lengths(), torch.randn(2, 5, 3, dtype=torch.float64)
+    batch = {"x": x, "lengths": [2, 5], "size": (3.0, 4.0)}
+    inputs = x.clone().requires_grad_()
+    model(inputs, [2, 5], size=(3.0, 4.0))[:, 1].sum().backward()
+    for batch_size in (1, 2, 32):
+        explainer = pnpx.Gradient(model, batch_size=batch_size, forward_arg_extractor="x",
+                                  additional_forward_arg_extractor=["lengths", Shared("size")])
+        torch.testing.assert_close(explainer.attribute(batch, 1), inputs.grad)
+
+
+def test_a_model_may_change_the_lists_that_it_is_given():
+    class Pops(nn.Module):
+        def forward(self, x, shifts):
+            shifts[0].mul_(0)
+            return torch.stack([row + shifts.pop(0) for row in x]) ** 2
+
+    x, shifts = torch.ones(3, 2), [torch.tensor([1.0, row]) for row in range(3)]
+    before = [shift.clone() for shift in shifts]
+    explainer = pnpx.SmoothGrad(Pops(), noise_std=0.0, n_iter=3, forward_arg_extractor=0,
+                                additional_forward_arg_extractor=1, batch_size=3)
+    expected = torch.tensor([[0.0, 2.0], [0.0, 4.0], [0.0, 6.0]])
+    torch.testing.assert_close(explainer.attribute((x, shifts), 1), expected)
+    assert len(shifts) == 3 and all(map(torch.equal, shifts, before))
+
+
+@pytest.mark.parametrize("value, found", [
+    ([1, 2, 3], True), ((1.5, "a", None), True), ([None, None, None], False), ([1, 2], False), ([], False),
+    ([torch.ones(2), torch.ones(4), torch.ones(3)], True),  # one happens to be as long as the batch is large
+    ([torch.ones(2), torch.ones(2), torch.ones(2)], True),
+    ([torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 2)], False),
+    ([torch.ones(5, 3, 2), torch.ones(5, 3, 2), torch.ones(5, 3, 4)], False),
+    ([{"boxes": torch.ones(7, 4)}, {"boxes": torch.ones(0, 4)}, {"boxes": torch.ones(1, 4)}], True),
+    ([np.ones((2, 1)), np.ones((3, 1)), np.ones((4, 1))], True), ([[1, 2], [3], []], True),
+], ids=str)
+def test_which_lists_have_an_entry_a_sample(value, found):
+    assert is_by_sample(value, 3) is found
+
+
+def test_what_fails_in_a_piece_says_that_it_was_one():
+    """Nodes of a graph, whose edges name all of them: they cannot be cut."""
+    class Graph(nn.Module):
+        def forward(self, x, edges):
+            return x.index_add(0, edges[1], x[edges[0]])
+
+    nodes, edges = torch.ones(5, 2), torch.tensor([[0, 4, 3], [1, 2, 0]])
+    explainer = pnpx.Gradient(Graph(), forward_arg_extractor=0, additional_forward_arg_extractor=1, batch_size=3)
+    with pytest.raises(IndexError) as found:
+        explainer.attribute((nodes, edges), 0)
+    said = "".join([str(found.value), *getattr(found.value, "__notes__", [])])
+    assert "samples 0 to 2 of 5 were explained when this happened" in said and "batch_size must be as large as" in said
+    assert explainer.attribute((nodes[:2], edges[:, :0]), 0).shape == (2, 2)
+
+
 def test_as_many_rows_in_a_table_as_in_the_last_piece():
     """Ten samples in pieces of four, the last of two; weights (2, 6) have no axis of the batch there either."""
     model, x = Weighted(), torch.randn(10, 4, dtype=torch.float64)
@@ -470,6 +584,10 @@ def test_no_batch_size(forward, kind, message):
     (One(), (X, Y), Shared(0), None, TypeError,
      "what is explained has an axis of the batch, so that Shared is for additional_forward_arg_extractor, but "
      "forward_arg_extractor is Shared(extractor=0)"),
+    (Two(), {"image": X, "pad": Y}, "image", "pad", TypeError,
+     "what the extractors take under no name of a forward argument goes by position, but the first 1 of them (image) "
+     "would get 'image', which is taken by name, too; say which argument each part is for: "
+     "pnpx.extractors.Keywords({argument: key})"),
     (One(), {"image": X}, "image", ["imag"], LookupError, "the batch has no part 'imag'; the nearest: 'image'"),
 ])
 def test_errors(model, batch, forward, additional, kind, message):

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from pnpx.attributors.passes import repeat
-from pnpx.extractors import Call, batch_axes
-from pnpx.structure import Repeats, Rows, map_leaves, padded, rebuild, tensors
+from pnpx.extractors import Call, batch_axes, is_by_sample
+from pnpx.structure import Entries, Leaf, Repeats, Rows, map_leaves, padded, rebuild, tensors
 
 Make = Callable[[Tensor, Repeats, int | None], Tensor]
 """Gives so many copies of a tensor along an axis, or some samples of it, or something in their place."""
@@ -25,8 +25,10 @@ def repeated(value: Any, copies: Repeats, axes: Sequence[int | None], make: Make
     """
     supply = iter(axes)
 
-    def put(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+    def put(leaf: Leaf) -> Any:
         axis = next(supply)
+        if isinstance(leaf, Entries):
+            return leaf.repeated(copies)
         if isinstance(leaf, PackedSequence):
             return rebuild(leaf, [repeat(padded(leaf)[0], copies, axis)], 1 if axis is None else copies)
         if isinstance(leaf, np.ndarray):
@@ -50,6 +52,7 @@ def copies_of(call: Call, copies: Repeats, forward: Sequence[Tensor] | None = No
     if forward is not None:
         supply = iter(forward)
         values = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in values]
+        values = [_with_repeated_entries(value, copies) for value in values]
     else:
         values = [repeated(value, copies, batch_axes(value, size), make) for value in values]
     extra_args, extra_kwargs = repeated(_extras(call), copies, axes, make)
@@ -63,6 +66,10 @@ def arguments(
     """What the model is called with for `copies_of` a call."""
     new = copies_of(call, copies, forward, make)
     return new.args, new.kwargs
+
+
+def _with_repeated_entries(value: Any, copies: Repeats) -> Any:
+    return map_leaves(lambda leaf: leaf.repeated(copies) if isinstance(leaf, Entries) else leaf, value)
 
 
 def _extras(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -80,7 +87,7 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
     The parts named in ``shared`` stay as they are.
     """
     if type(batch) in (list, tuple):
-        if len(batch) == batch_size and all(item is None or isinstance(item, (int, float, str)) for item in batch):
+        if is_by_sample(batch, batch_size):
             return batch[rows]
         whole = {position % len(batch) for position in shared if isinstance(position, int)} if batch else set()
         return type(batch)(
@@ -98,10 +105,12 @@ def rows_of(value: Any, rows: slice, batch_size: int, axes: Sequence[int | None]
     """
     supply = iter(batch_axes(value, batch_size) if axes is None else axes)
 
-    def cut(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+    def cut(leaf: Leaf) -> Any:
         axis = next(supply)
         if axis is None:
             return leaf
+        if isinstance(leaf, Entries):
+            return leaf.some(rows)
         if isinstance(leaf, PackedSequence):
             sequences, lengths = padded(leaf)
             lengths = lengths[rows]

@@ -55,8 +55,9 @@ class Explainer(ABC, metaclass=_Named):
             computed from another, each by itself.
         forward_arg_extractor: takes from the batch what is explained: a position, a key, a sequence of them, or a
             callable. None: the whole batch. See `pnpx.extractors.extract`.
-        additional_forward_arg_extractor: takes what only goes along. What of it has the batch's size as its first axis
-            is taken to hold a value for each sample, unless it is marked: ``pnpx.extractors.Shared("weights")``.
+        additional_forward_arg_extractor: takes what only goes along. What of it has the batch's size as its first axis,
+            or is a list or tuple of as many entries, is taken to hold a value for each sample, unless it is marked:
+            ``pnpx.extractors.Shared("weights")``. A key goes by keyword if the model has, or takes, such a one.
         padding_mask_extractor: takes which steps (batch, length) of sequences are no padding, such as an attention
             mask. Padding then gets no noise, does not count for a sample's range, and how much of it there is does not
             change the noise of the rest.

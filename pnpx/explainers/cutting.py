@@ -44,8 +44,25 @@ def in_pieces(explainer: "Explainer", batch: Any, call: Call, targets: Targets, 
                 torch.cuda.empty_cache()
                 extent = max(1, (rows.stop - rows.start) // 2)
                 continue
+            except Exception as error:
+                if rows != slice(0, size):
+                    _say_where(error, rows, size)
+                raise
             start = rows.stop
     return join(pieces)
+
+
+def _say_where(error: Exception, rows: slice, size: int) -> None:
+    """Add to an ``error`` of a piece of a batch that it was one: a batch of a graph's nodes, say, cannot be cut."""
+    note = (
+        f"(samples {rows.start} to {rows.stop - 1} of {size} were explained when this happened, cut out of the batch "
+        "by batch_size; where samples belong together, as the nodes of a graph do, batch_size must be as large as the "
+        "batch)"
+    )
+    if hasattr(error, "add_note"):  # it came with Python 3.11
+        error.add_note(note)
+    elif error.args and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} {note}", *error.args[1:])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Only what the extractors take reaches the model. Labels that lie in the batch are therefore no danger.
 """
 
-from pnpx.extractors.call import Call, batch_axes
+from pnpx.extractors.call import Call, batch_axes, is_by_sample
 from pnpx.extractors.extraction import extract
 from pnpx.extractors.ready_made import Extractor, Item, Items, Keywords, Shared, named_by, part_of
 from pnpx.extractors.signature import LABELS, Signature
@@ -19,6 +19,7 @@ __all__ = [
     "Signature",
     "batch_axes",
     "extract",
+    "is_by_sample",
     "named_by",
     "part_of",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from pnpx.structure import Structure, map_leaves, map_tensors, tensors
+from pnpx.structure import Entries, Leaf, Structure, map_leaves, map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Call:
     ``keywords`` says under which name each of its values goes, or None for those that go by position. ``steps``, if it
     is known, (batch, length), says which steps of the sequences are no padding. ``axes`` are those of the batch in each
     tensor and array that goes along, in their order; None where one has none; no ``axes`` where only shapes can tell.
+    Lists with an entry for each sample are `Entries` in it; the model gets them as they were.
     """
 
     forward: Structure
@@ -59,13 +60,13 @@ class Call:
     def args(self) -> tuple[Any, ...]:
         """The positional arguments."""
         positional = [value for value, name in zip(self.values, self.keywords, strict=True) if name is None]
-        return (*positional, *self.additional_args)
+        return tuple(map(_as_given, (*positional, *self.additional_args)))
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments."""
         named = {name: value for value, name in zip(self.values, self.keywords, strict=True) if name is not None}
-        return {**named, **self.additional_kwargs}
+        return {name: _as_given(value) for name, value in (*named.items(), *self.additional_kwargs.items())}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Call":
         """The call with ``function`` applied to each tensor of each argument."""
@@ -98,7 +99,7 @@ class Call:
 
 
 def batch_axes(value: Any, batch_size: int, shared: bool = False) -> list[int | None]:
-    """The axis of the batch in each tensor and array of an argument; None where there is none.
+    """The axis of the batch in each tensor, array and `Entries` of an argument; None where there is none.
 
     It is the first one if it has the batch's size, or else, as in the (layers, batch, features) of a recurrent net's
     state, the only one that has it. A first axis of size 1 in front of just another is there for all samples, as that
@@ -106,7 +107,7 @@ def batch_axes(value: Any, batch_size: int, shared: bool = False) -> list[int | 
     """
     axes: list[int | None] = []
 
-    def note(leaf: Tensor | PackedSequence | np.ndarray[Any, Any]) -> Any:
+    def note(leaf: Leaf) -> Any:
         fitting = [] if isinstance(leaf, PackedSequence) else [i for i, n in enumerate(leaf.shape) if n == batch_size]
         axis = None
         if isinstance(leaf, PackedSequence) or 0 in fitting:
@@ -119,6 +120,38 @@ def batch_axes(value: Any, batch_size: int, shared: bool = False) -> list[int | 
 
     map_leaves(note, value)
     return axes
+
+
+def with_entries(value: Any, batch_size: int) -> Any:
+    """An argument with `Entries` in place of each list or tuple in it that has an entry for each sample.
+
+    That are those of the batch's length, unless what they hold has an axis of the batch itself, as the tensors of a
+    state (h, c) do; or tensors that differ in how long they are, as sequences do, whatever sizes they happen to have.
+    """
+    if type(value) is dict:
+        return {key: with_entries(item, batch_size) for key, item in value.items()}
+    if type(value) not in (list, tuple):
+        return value
+    if is_by_sample(value, batch_size):
+        return Entries(tuple(value), type(value))
+    return type(value)(with_entries(item, batch_size) for item in value)
+
+
+def is_by_sample(value: Sequence[Any], batch_size: int) -> bool:
+    """Whether a list or tuple has an entry for each sample; see `with_entries`."""
+    if len(value) != batch_size or all(item is None for item in value):
+        return False
+    arrays = [item for item in value if isinstance(item, (Tensor, np.ndarray)) and item.ndim]
+    if len(arrays) == batch_size:
+        lengths, others = {len(item) for item in arrays}, {tuple(item.shape[1:]) for item in arrays}
+        if len(lengths) > 1 and len(others) == 1:
+            return True
+    return all(axis is None for axis in batch_axes(value, batch_size))
+
+
+def _as_given(argument: Any) -> Any:
+    """An argument of a model as it was before `with_entries`."""
+    return map_leaves(lambda leaf: leaf.plain() if isinstance(leaf, Entries) else leaf, argument)
 
 
 def _describe(value: Any) -> str:

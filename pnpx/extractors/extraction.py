@@ -1,7 +1,9 @@
 """From a batch to the call of a model: by extractors, or, without any, by what the model's signature says."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from pnpx.extractors.call import Call, batch_axes
+from pnpx.extractors.call import Call, batch_axes, with_entries
 from pnpx.extractors.placing import placed
 from pnpx.extractors.ready_made import Extractor, Shared, named_by, part_of
 from pnpx.extractors.signature import Signature
 from pnpx.structure import Structure, is_container, items, tensors
+
+FORWARD, ADDITIONAL = "forward_arg_extractor", "additional_forward_arg_extractor"
 
 
 def extract(
@@ -42,10 +46,12 @@ def extract(
         ValueError: a forward argument is to be explained and to go along as well, or the mask is none of the batch.
     """
     signature = Signature(model)
+    # Where a forward argument is named already, a name that is none means one that the model takes by any keyword.
+    named = not set(signature.positional).isdisjoint(named_by(forward) | named_by(additional))
     if forward is None:
         value, names, rest = _whole(signature, batch, named_by(additional))
     else:
-        value, names, shared = _take(signature, batch, forward, "forward_arg_extractor")
+        value, names, shared = _take(partial(signature.keyword, any_keyword=named), batch, forward, FORWARD)
         rest = {}
         if any(shared):
             raise TypeError(
@@ -54,28 +60,59 @@ def extract(
             )
         if not names:
             raise TypeError("forward_arg_extractor must take what is explained, but takes nothing: it is empty")
-    extra, extra_names, shared = (
-        ((), (), ()) if additional is None else _take(signature, batch, additional, "additional_forward_arg_extractor")
-    )
+    by_name = partial(signature.keyword, any_keyword=True)
+    extra, extra_names, shared = ((), (), ()) if additional is None else _take(by_name, batch, additional, ADDITIONAL)
     extras = Call(extra, extra_names)
     if twice := [name for name in extra_names if name is not None and name in (*names, *rest)]:
         raise ValueError(
             f"the forward argument {twice[0]!r} is taken twice, to be explained and to go along; leave it out of "
             "additional_forward_arg_extractor"
         )
-    steps = None if padding_mask is None else _take(signature, batch, padding_mask, "padding_mask_extractor")[0]
+    steps = None if padding_mask is None else _take(by_name, batch, padding_mask, "padding_mask_extractor")[0]
     call = placed(model, Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps)))
-    positional = [mark for mark, name in zip(shared, extra_names, strict=True) if name is None]
-    marks = {name: mark for mark, name in zip(shared, extra_names, strict=True) if name is not None}
-    of_values = [*zip(call.additional_args, positional, strict=True)]
-    of_values += [(value, marks.get(name, False)) for name, value in call.additional_kwargs.items()]
+    _require_one_each(signature, call)
     size = call.batch_size
     if call.steps is not None and len(call.steps) != size:
         raise ValueError(
             f"padding_mask_extractor must take a mask with a row for each of the {size} samples, but took one of shape "
             f"{tuple(call.steps.shape)}; its shape is (batch, length)"
         )
-    return replace(call, axes=tuple(axis for value, mark in of_values for axis in batch_axes(value, size, mark)))
+    return _with_axes(call, dict(zip(_places(extra_names), shared, strict=True)))
+
+
+def _places(names: Sequence[str | None]) -> list[int | str]:
+    """Where each value of these ``names`` goes: its keyword, or its position among those that have none."""
+    positions = itertools.count()
+    return [next(positions) if name is None else name for name in names]
+
+
+def _with_axes(call: Call, marks: Mapping[int | str, bool]) -> Call:
+    """The call with its lists by sample as such, and with the axes of the batch in what goes along.
+
+    ``marks`` says of what goes along, by position or keyword, whether it is marked as `Shared`.
+    """
+    size, axes = call.batch_size, []
+
+    def seen(value: Any, mark: bool) -> Any:
+        value = value if mark else with_entries(value, size)
+        axes.extend(batch_axes(value, size, mark))
+        return value
+
+    args = tuple(seen(value, marks[number]) for number, value in enumerate(call.additional_args))
+    kwargs = {name: seen(value, marks.get(name, False)) for name, value in call.additional_kwargs.items()}
+    call = call.with_values([with_entries(value, size) for value in call.values])
+    return replace(call, additional_args=args, additional_kwargs=kwargs, axes=tuple(axes))
+
+
+def _require_one_each(signature: Signature, call: Call) -> None:
+    """Require that no forward argument is given by position and by keyword."""
+    by_position = signature.positional[: len(call.args)]
+    if twice := [name for name in by_position if name in call.kwargs]:
+        raise TypeError(
+            f"what the extractors take under no name of a forward argument goes by position, but the first "
+            f"{len(call.args)} of them ({', '.join(by_position)}) would get {twice[0]!r}, which is taken by name, too; "
+            "say which argument each part is for: pnpx.extractors.Keywords({argument: key})"
+        )
 
 
 def _steps(mask: Any) -> Tensor | None:
@@ -106,16 +143,20 @@ def _steps(mask: Any) -> Tensor | None:
 
 
 def _take(
-    signature: Signature, batch: Any, extractor: Extractor, role: str
+    keyword: Callable[[str], str | None], batch: Any, extractor: Extractor, role: str
 ) -> tuple[Structure, tuple[str | None, ...], tuple[bool, ...]]:
-    """What ``extractor`` takes from ``batch``; for each value its keyword, and whether it is marked as `Shared`."""
+    """What ``extractor`` takes from ``batch``; for each value its keyword, and whether it is marked as `Shared`.
+
+    ``keyword`` says under which keyword a part of a name goes, or None to pass it by position.
+    """
     if isinstance(extractor, Shared):
-        value, names, _ = _take(signature, batch, extractor.extractor, role)
+        value, names, _ = _take(keyword, batch, extractor.extractor, role)
         return value, names, (True,) * len(names)
     if isinstance(extractor, bool):
         raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
     if isinstance(extractor, (int, str)):
-        return part_of(batch, extractor), (_keyword(signature, extractor),), (False,)
+        name = keyword(extractor) if isinstance(extractor, str) else None
+        return part_of(batch, extractor), (name,), (False,)
     if callable(extractor):
         value = extractor(batch)
         if isinstance(value, Mapping):
@@ -129,17 +170,13 @@ def _take(
     keywords: list[str | None] = []
     marks: list[bool] = []
     for part in extractor:
-        value, names, shared = _take(signature, batch, part, role)
+        value, names, shared = _take(keyword, batch, part, role)
         # What a callable returns by keyword goes by keyword here too; a tuple, such as a state (h, c), is one argument.
         by_keyword = isinstance(value, Mapping) and tuple(value) == names
         values += value.values() if by_keyword else [value]
         keywords += names if by_keyword else names[:1] or (None,)
         marks += shared if by_keyword else [any(shared)]
     return tuple(values), tuple(keywords), tuple(marks)
-
-
-def _keyword(signature: Signature, key: int | str) -> str | None:
-    return signature.keyword(key) if isinstance(key, str) else None
 
 
 def _whole(

@@ -62,8 +62,8 @@ class Shared:
     """Marks that what ``extractor`` takes has no axis of the batch: all samples share it, whole.
 
     What goes along and has the batch's size as its first axis is else taken to hold a value for each sample: so are
-    class weights where there happen to be as many classes as samples, or a causal mask where sequences are as long as
-    the batch is large.
+    class weights where there happen to be as many classes as samples, a causal mask where sequences are as long as the
+    batch is large, or a (height, width) beside two samples.
 
     >>> Shared("weights")({"x": 1, "weights": 2})
     2
