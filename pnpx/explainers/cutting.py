@@ -44,7 +44,7 @@ def in_pieces(explainer: "Explainer", batch: Any, call: Call, targets: Targets, 
                 torch.cuda.empty_cache()
                 extent = max(1, (rows.stop - rows.start) // 2)
                 continue
-            except Exception as error:
+            except (IndexError, RuntimeError) as error:  # what models raise where shapes and numbers do not fit
                 if rows != slice(0, size):
                     _say_where(error, rows, size)
                 raise
