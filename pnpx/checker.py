@@ -12,6 +12,7 @@ from pnpx import zoo
 from pnpx.attributors.places import resolve
 from pnpx.explainers import Explainer, all_explainers
 from pnpx.faults import faults, in_words
+from pnpx.fingerprint import of_model
 from pnpx.maker import Maker, required
 from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
 from pnpx.source import KeyPath, Source
@@ -85,6 +86,7 @@ class Checker:
             data = self.data(entry.data if entry else None)
             if data is None:
                 continue
+            fingerprint = of_model(module, self.code.function(choice.factory) if choice.factory else None)
             try:
                 try_out(module, name, data)
             except ValueError as error:
@@ -100,6 +102,7 @@ class Checker:
                     self.indices(data),
                     entry.accuracy if entry and at_home else None,
                     folders.new(name),
+                    fingerprint,
                 )
             )
         return subjects
