@@ -108,7 +108,8 @@ class IntegratedGradients(GradientExplainer):
         """The attributions, by twice as many steps again for the samples that need them, if there may be more."""
         found, n_steps = super().explain_at(bound, aim, reference), self.n_steps
         while self.max_steps is not None and self.gap_tolerance is not None and 2 * n_steps <= self.max_steps:
-            above = self.diagnose(bound, aim, reference, found)["relative_gap"] > self.gap_tolerance
+            share = self.diagnose(bound, aim, reference, found)["relative_gap"]
+            above = share.isfinite() & (share > self.gap_tolerance)  # no steps mend what is not finite
             if not above.any():
                 break
             n_steps *= 2
@@ -159,7 +160,8 @@ class IntegratedGradients(GradientExplainer):
                 nearer = ""
             elif zero:
                 nearer += ", such as pnpx.baselines.Token for tokens"
-            made = Integration(self.gap_tolerance, self.n_steps, self.max_steps, self.rule, zero, nearer)
+            start = "baseline" if self.replacement is None else "replacement"
+            made = Integration(self.gap_tolerance, self.n_steps, self.max_steps, self.rule, zero, nearer, start)
             warn_of_gaps(share, made)
         return found
 
