@@ -303,6 +303,10 @@ def test_what_only_the_model_can_tell_of_a_parameter_is_found_before_anything_ru
 @pytest.mark.parametrize("name, parameter, problem", [
     ("IntegratedGradients", "baseline: [1, 2]", "a baseline is a number, a tensor, a name (zeros, mean, blur), a "
      "callable on the input, or one for each input, but got [1, 2]"),
+    ("Occlusion", "baseline: .nan", "baseline must be finite, but holds nan, where no score is; give numbers, such as "
+     "0.0"),
+    ("IntegratedGradients", "baseline: -.inf", "baseline must be finite, but holds -inf, where no score is; give "
+     "numbers, such as 0.0"),
     ("FeatureAblation", "baseline: blurr", "no baseline 'blurr'; the nearest: 'blur'"),
     ("FeatureAblation", "groups: [1, 2]",
      "groups must have the shape of what is explained, (1, 1, 8, 8), or expand to it, but have (2,)"),

@@ -60,7 +60,7 @@ def withheld() -> Iterator[list[Integration]]:
 
 
 def warn_of_gaps(shares: Tensor, made: Integration, unit: str = "sample") -> None:
-    """Warn, once, at the line outside of this package, if gaps are above the tolerance; and once if some are not finite.
+    """Warn, at the line outside of this package: once of gaps above the tolerance, once of scores that are not finite.
 
     Args:
         shares: of each sample the relative gap, (batch,), or (batch, n_targets).

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
-from pnpx.baselines import BASELINES, Baseline, Token, baseline_call
+from pnpx.baselines import BASELINES, Baseline, Token, baseline_call, require_finite
 from pnpx.explainers.absence import absent_values
 from pnpx.explainers.gaps import Integration, starts_near_zero, warn_of_gaps
 from pnpx.explainers.pieces import Piece
@@ -80,7 +80,8 @@ class IntegratedGradients(GradientExplainer):
                     f"`{name} <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but "
                     f"got {name}={count}; choose rule='riemann_middle'"
                 )
-        for given in (self.baseline, self.replacement):
+        for name, given in (("baseline", self.baseline), ("replacement", self.replacement)):
+            require_finite(name, given)
             if isinstance(given, str) and given not in BASELINES:
                 raise ValueError(f"no baseline {given!r}; {nearest(given, BASELINES)}")
         if self.gap_tolerance is not None:
