@@ -1,7 +1,6 @@
 """Values as JSON, with their tensors apart, and back again."""
 
 import math
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

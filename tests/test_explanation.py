@@ -203,8 +203,8 @@ def test_keys_and_tensors_that_cannot_be_saved_are_named(tmp_path):
         (images(inputs={torch.ones(1): torch.ones(3)}),
          "to be saved, the keys of inputs must be strings, numbers or tuples, but one is a Tensor"),
         (images(inputs={frozenset("a"): torch.ones(3)}),
-         "to be saved, a key of inputs must be made of tensors, numbers, strings, None, sequences and mappings, but got "
-         "frozenset; put its name there instead, by dataclasses.replace"),
+         "to be saved, a key of inputs must be made of tensors, numbers, strings, None, sequences and mappings, but "
+         "got frozenset; put its name there instead, by dataclasses.replace"),
         (images(output=torch.eye(3).to_sparse()),
          "to be saved, output must be a dense tensor with values, but is torch.sparse_coo on cpu; put it by to_dense() "
          "there instead, by dataclasses.replace"),
