@@ -29,8 +29,9 @@ UNIMPORTANT = frozenset({"model", "batch_size", "progress"})
 ``replay`` is none of them: it is turned off for a model that it disagrees with, whose results it then changes.
 """
 
-_ABOUT_FILES = frozenset({"name_or_path", "_name_or_path", "_commit_hash", "transformers_version"})
-"""What transformers keeps of where a model came from."""
+_ABOUT_FILES = frozenset({"name_or_path", "_name_or_path", "_commit_hash", "transformers_version",
+                          "_original_object_hash"})
+"""What transformers keeps of where a model came from, and of the process."""
 
 _OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 """What torch keeps in every module: of these only `_HOOKS` may change a result and are not described otherwise."""
@@ -198,7 +199,10 @@ def _state(value: object) -> dict[str, Any] | None:
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
     if not found and callable(value):
         return None
-    return {name: one for name, one in found.items() if name not in _skipped(value)}
+    # What transformers' own configurations keep to themselves is of files and processes.
+    public = kind.__module__.startswith("transformers.")
+    return {name: one for name, one in found.items()
+            if name not in _skipped(value) and not (public and name.startswith("_"))}
 
 
 def _slots(kind: type) -> list[str]:

@@ -315,3 +315,18 @@ def test_where_a_model_of_transformers_lies_does_not_count(tmp_path):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
         prints.append(of_text_model(model, transformers.AutoTokenizer.from_pretrained(folder)))
     assert prints[0] == prints[1]
+
+
+def test_what_transformers_keeps_of_a_process_does_not_count():
+    transformers = pytest.importorskip("transformers")
+
+    def known(number, **changes):
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=9, n_positions=5)
+        model = transformers.GPT2LMHeadModel(config).eval()
+        model.generation_config._original_object_hash = number  # by Python's hash, another in each process
+        for name, value in changes.items():
+            setattr(model.config, name, value)
+        return of_model(model)
+
+    assert known(1) == known(2) != known(1, layer_norm_epsilon=0.5)
