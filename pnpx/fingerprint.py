@@ -185,7 +185,10 @@ class _Description:
         plain = {name: one for name, one in vars(module).items()
                  if name not in _OF_MODULES and name not in skipped and (users or not name.startswith("_"))}
         hooks = [self.of(list(getattr(module, name, {}).values())) for name in _HOOKS]
-        return [type(module).__qualname__, hooks, self._mapping(plain)]
+        generated = ""
+        if isinstance(module, (torch.jit.ScriptModule, torch.fx.GraphModule)):  # its class says nothing of its code
+            generated = re.sub(r"___torch_mangle_\d+\.", "", str(getattr(module, "code", "")))
+        return [type(module).__qualname__, generated, hooks, self._mapping(plain)]
 
 
 def _state(value: object) -> dict[str, Any] | None:

@@ -171,6 +171,31 @@ def test_private_attributes_hooks_and_other_forwards_count():
         assert of_model(model) != known
 
 
+class Curved(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.linear(x).relu()
+
+
+class Curbed(Curved):
+    def forward(self, x):
+        return self.linear(x).tanh()
+
+
+Curbed.__name__ = Curbed.__qualname__ = "Curved"
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("compiled", [torch.fx.symbolic_trace, lambda model: torch.jit.trace(model, torch.ones(1, 3))])
+def test_the_code_of_compiled_models_counts(compiled):
+    one, same, other = compiled(Curved()), compiled(Curved()), compiled(Curbed())
+    assert repr(one) == repr(other)
+    assert of_model(one) == of_model(same) != of_model(other)
+
+
 def test_buffers_that_are_not_saved_count():
     def with_buffer(value):
         model = Net()
