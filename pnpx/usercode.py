@@ -94,12 +94,11 @@ def _owner_of_file(file: str) -> Owner:
 @cache
 def _version(package: str) -> str | None:
     """The version of the package that is imported by that name, without the part that says how it was built."""
-    for name in (package, *packages_distributions().get(package, ())):
-        try:
-            return version(name).partition("+")[0]
-        except PackageNotFoundError:
-            continue
-    return None
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:  # it is distributed under another name, which takes a look at all that is installed
+        names = packages_distributions().get(package, ())
+        return version(names[0]).partition("+")[0] if names else None
 
 
 def _content(module: ModuleType | None) -> bytes | None:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-import importlib
+import importlib.metadata
+import importlib.resources
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import pnpx
+from pnpx import usercode
 from pnpx.fingerprint import digest, of_explainer, of_model
 
 
@@ -355,3 +357,26 @@ def test_what_transformers_keeps_of_a_process_does_not_count():
         return of_model(model)
 
     assert known(1) == known(2) != known(1, layer_norm_epsilon=0.5)
+
+
+def test_whose_a_module_is():
+    names = {"torch.nn.modules": "package", "numpy": "package", "yaml": "package", "json": "python", "sys": "python",
+             "pnpx.store": "pnpx", __name__: "user", "nowhere": "user"}
+    for name in names:
+        if name not in ("nowhere", __name__):
+            importlib.import_module(name)
+    assert {name: usercode.owner(name) for name in names} == names
+
+
+@pytest.mark.parametrize("package", ["torch", "yaml"])
+def test_installed_packages_count_by_their_version(package, monkeypatch):
+    import yaml
+
+    held = {"torch": nn.ReLU(), "yaml": Holder(yaml.safe_load)}[package]
+    known = of_model(held)
+    name = {"torch": "torch", "yaml": "PyYAML"}[package]
+    monkeypatch.setattr(usercode, "_version", lambda one, real=usercode._version: "0" if one == package else real(one))
+    assert of_model(held) != known
+    monkeypatch.setattr(usercode, "_version", lambda one: importlib.metadata.version(name if one == package else one)
+                        .partition("+")[0])
+    assert of_model(held) == known
