@@ -31,9 +31,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise
-        # It names the draft, which whoever gave the path knows nothing of.
+        # It names the draft, which whoever gave the path knows nothing of, or, of a full disk, no file at all.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 

@@ -83,6 +83,30 @@ BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"zeros": zeros, "mean": mean
 """The baselines that have a name."""
 
 
+def require_finite(name: str, given: Baseline, infinite: bool = False) -> None:
+    """Require a baseline without NaN and, unless it may be ``infinite``, without infinite values.
+
+    What a name or a callable stands for shows only with the input, and is not looked at.
+
+    >>> require_finite("baseline", (0.0, float("nan")))
+    Traceback (most recent call last):
+    ValueError: baseline must be finite, but holds nan, where no score is; give numbers, such as 0.0
+    """
+    if isinstance(given, (tuple, list)):
+        for part in given:
+            require_finite(name, part, infinite)
+    elif isinstance(given, Mapping):
+        require_finite(name, list(given.values()), infinite)
+    elif isinstance(given, (float, np.floating, Tensor)) or (isinstance(given, np.ndarray) and given.dtype.kind == "f"):
+        values = torch.as_tensor(given)
+        wrong = values[values.isnan() if infinite else ~values.isfinite()].reshape(-1)
+        if len(wrong):
+            must = "not hold nan" if infinite else "be finite"
+            raise ValueError(
+                f"{name} must {must}, but holds {wrong[0].item()}, where no score is; give numbers, such as 0.0"
+            )
+
+
 def baseline_call(call: Call, baseline: Baseline) -> Call:
     """``call`` with each explained input replaced by its baseline; what goes along stays.
 

@@ -11,10 +11,12 @@ from torch import nn
 from pnpx import zoo
 from pnpx.attributors.places import resolve
 from pnpx.explainers import Explainer, all_explainers
+from pnpx.explainers.expected import ExpectedGradients
 from pnpx.faults import faults, in_words
+from pnpx.fingerprint import of_model
 from pnpx.maker import Maker, required
 from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
-from pnpx.source import KeyPath, Source
+from pnpx.source import KeyPath, Source, shown
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
 from pnpx.suggest import nearest
@@ -53,16 +55,27 @@ class Checker:
         if "\0" in str(folder):
             self.note(("output",), "must be the name of a folder, but holds a null character")
             return folder
+
+        def wrong(said: str) -> None:
+            if given is None:
+                self.note(("output",), said)
+            else:
+                self.problems.append(f"--output {given}: {said}")
+
+        try:
+            (folder / CONFIG).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # to be made, or told of below
+        except OSError as error:
+            wrong(f"must be a folder to write to, but cannot be looked into: {error.strerror}")
+            return folder
         if (folder / CONFIG).exists() and (folder / CONFIG).samefile(self.source.path):
             said = f"would overwrite this configuration with the one as run, {CONFIG}; name another folder"
             self.note(("output",), said)
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir():
             said = f"must be a folder to write to, but {str(existing)!r} is a file; name another, or move it away"
-            if given is None:
-                self.note(("output",), said)
-            else:
-                self.problems.append(f"--output {given}: {said}")
+            wrong(said)
         return folder
 
     def subjects(self) -> list[Subject]:
@@ -85,6 +98,7 @@ class Checker:
             data = self.data(entry.data if entry else None)
             if data is None:
                 continue
+            fingerprint = of_model(module, self.code.function(choice.factory) if choice.factory else None)
             try:
                 try_out(module, name, data)
             except ValueError as error:
@@ -100,6 +114,7 @@ class Checker:
                     self.indices(data),
                     entry.accuracy if entry and at_home else None,
                     folders.new(name),
+                    fingerprint,
                 )
             )
         return subjects
@@ -155,8 +170,11 @@ class Checker:
         # A model that there is not may be misspelt: which layers are meant for it shows when it has its name.
         all_known = all(model.factory or model.name in known_models(model) for model in self.settings.model)
         for model in choice.layers if all_known else ():
-            if model != EVERY_MODEL and model not in names:
-                self.note((*keys, "layers", model), f"there is no model {model!r} in this run; {nearest(model, names)}")
+            # Those of the zoo that an override took out of this run may be in the next one.
+            there = list(dict.fromkeys([*names, *zoo.names(), *zoo.text_names()]))
+            if model not in (EVERY_MODEL, *there):
+                said = f"there is no model {model!r} in this run or the zoo; {nearest(model, there)}"
+                self.note((*keys, "layers", model), said)
         if choice.name not in known:
             self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, known)}")
             return None
@@ -186,9 +204,14 @@ class Checker:
         """A maker of the explainer for a layer, or None if its parameters are not right."""
         keys: KeyPath = ("explainers", index)
         make = self.maker_of(all_explainers()[choice.name], subject, parameters)
-        if isinstance(parameters.get("baselines"), int):
+        given = parameters.get("baselines")
+        if type(given) is not int and "baselines" in parameters and issubclass(make.kind, ExpectedGradients):
+            said = f"must be a whole number, of samples to draw from the training split, but is {shown(given)}"
+            self.note((*keys, "baselines"), said)
+            return None
+        if type(given) is int:
             try:
-                make.arguments["baselines"] = self.baselines(parameters["baselines"], subject)
+                make.arguments["baselines"] = self.baselines(given, subject)
             except (ValueError, LookupError) as error:
                 self.note((*keys, "baselines"), error)
                 return None

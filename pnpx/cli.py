@@ -57,12 +57,14 @@ def explain(
     """Explain what CONFIG names and write attributions, pictures and report.html; what is finished is kept."""
     from pnpx.source import ConfigError
 
+    doing = "read what the run needs"
     try:
         from pnpx.pipeline import run
         from pnpx.plan import plan
         from pnpx.shipped import find
 
         work = plan(find(config), overrides or [], output, allow_code)
+        doing = "write the results"
         outcome = run(work, force=force, quiet=quiet)
     except ConfigError as error:
         _stop(WRONG_CONFIG, *error.problems)
@@ -70,7 +72,7 @@ def explain(
         _stop(INTERRUPTED, "interrupted; what was finished is kept: run the same command again to go on")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        _stop(FAILED, f"cannot write the results: {error.strerror or error}{where}")
+        _stop(FAILED, f"cannot {doing}: {error.strerror or error}{where}")
     if not quiet:
         if outcome.made or outcome.failures:
             kept = f", {outcome.found} were done before" if outcome.found else ""

@@ -92,6 +92,8 @@ def _in_words(problem: Mapping[str, Any], source: Source) -> str:
         return source.problem(keys, "must not be empty")
     if kind == "greater_than_equal":
         return source.problem(keys, f"must be at least {context['ge']}, but is {given!r}")
+    if kind == "less_than":
+        return source.problem(keys, f"must be less than {context['lt']}, but is {given!r}")
     if keys[:2] == ("data", "texts") and kind in ("model_type", "model_attributes_type", "string_type"):
         must = "must be a text" if keys[-1] == "text" else "must be a text in quotes, or a mapping with one as 'text'"
     elif "layers" in keys and kind == "list_type":

@@ -134,11 +134,14 @@ class Explanation:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, whole or not at all; see `load`.
 
-        Named tuples become tuples, mappings dicts. Tensors that are the same one are written once.
+        Named tuples become tuples, mappings dicts. Tensors that are the same one are written once. Of what else than
+        tensors ``attributions``, ``explained`` and ``inputs`` hold, such as numbers, text and caches, nothing is kept:
+        None is in its place.
 
         Raises:
             OSError: ``path`` cannot be written: its folder does not exist, say, or it is no file, but a folder.
-            TypeError: there is something in it, such as a parameter of the explainer, that JSON cannot say.
+            TypeError: there is something in it that JSON cannot say, such as a parameter of the explainer, or a tensor
+                that is sparse.
         """
         from safetensors.torch import save
 
@@ -146,12 +149,13 @@ class Explanation:
         for name in ("attributions", "explained", "inputs"):
             values[name] = mirror(values[name], tensors(values[name]))
         record = {name: packer.pack(value, name) for name, value in values.items()}
-        metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record)}
+        metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record, allow_nan=False)}
         write_whole(path, save(packer.leaves, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Explanation":
-        """The explanation saved at ``path``, equal to the saved one in values, dtypes and structure.
+        """The explanation saved at ``path``, equal to the saved one in values, dtypes and structure, as far as `save`
+        keeps it.
 
         Raises:
             OSError: there is no file to read: none at all, say, or a folder.

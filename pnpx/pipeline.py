@@ -71,7 +71,6 @@ class _Work:
     outputs: dict[tuple[Subject, int], Output] = field(default_factory=dict)
     failures: list["Failure"] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
-    model_prints: dict[Subject, str] = field(default_factory=dict)
 
     def explain(self, task: Task) -> None:
         """Find or make, save and draw the explanations of a task."""
@@ -117,7 +116,7 @@ class _Work:
         self, task: Task, indices: Sequence[int], errors: list[Exception]
     ) -> dict[int, tuple[Record, bool]]:
         """The explanations of some samples by index, each with whether it is new; without those that cannot be made."""
-        prints = self._prints(task, indices)
+        prints = {index: task.fingerprint(index, versions()["pnpx"]) for index in indices}
         explained: dict[int, tuple[Record, bool]] = {}
         for index in () if self.force else indices:
             explanation = self.store.find(task.name(index), prints[index], task.record)
@@ -135,13 +134,6 @@ class _Work:
             explained[index] = explanation, True
             self.made += 1
         return explained
-
-    def _prints(self, task: Task, indices: Sequence[int]) -> dict[int, str]:
-        """The fingerprint of each explanation."""
-        if task.subject not in self.model_prints:
-            self.model_prints[task.subject] = task.model_print()
-        version, model_print = versions()["pnpx"], self.model_prints[task.subject]
-        return {index: task.fingerprint(index, version, model_print) for index in indices}
 
     def _draw(
         self, figure: Callable[[], "Figure"], picture: Path, errors: list[Exception], again: bool = False

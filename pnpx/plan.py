@@ -42,7 +42,9 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     settings, source, problems = parse(path, overrides)
     if settings is None:
         raise ConfigError(problems)
-    checker = _checker(settings, source, Code(path.parent, allow_code), problems)
+    # Beside a pipe there is nothing.
+    beside = path.parent if path.is_file() else Path()
+    checker = _checker(settings, source, Code(beside, allow_code), problems)
     folder = checker.output(output)
     subjects = checker.subjects()
     tasks = list(checker.tasks(subjects))

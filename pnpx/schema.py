@@ -198,5 +198,5 @@ class Settings(_Strict):
     explainers: Annotated[list[ExplainerChoice], Field(min_length=1)]
     text: TextChoice = TextChoice()
     output: Annotated[str, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 16

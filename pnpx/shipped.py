@@ -17,16 +17,24 @@ def configs() -> dict[str, Path]:
 def find(config: str) -> Path:
     """The file that ``config`` means: one that is there, or a shipped one, ``"digits"`` or ``"configs/digits.yaml"``.
 
+    A pipe, such as ``/dev/stdin`` or a shell's ``<(...)``, is a file here.
+
     Raises :class:`ConfigError` with the nearest shipped name if there is neither.
     """
     path, shipped = Path(config), configs()
-    if path.is_file():
-        return path
+    try:
+        if path.is_file() or path.is_fifo():
+            return path
+        there = path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        shown = config if len(config) <= 200 else f"{config[:200]}..."
+        raise ConfigError([f"{shown}: cannot be read: {error.strerror}"]) from None
     name = path.stem if path.suffix in (".yaml", ".yml") else path.name
     if name in shipped and path.parent in (Path(), Path("configs")):
         return shipped[name]
-    if path.exists():
-        raise ConfigError([f"{config}: must be a YAML file, but is a folder"])
+    if there:
+        what = "a folder" if path.is_dir() else "a device, or the like"
+        raise ConfigError([f"{config}: must be a YAML file, but is {what}"])
     raise ConfigError([f"{config}: there is no such file, nor a shipped configuration; {nearest(name, shipped)}"])
 
 

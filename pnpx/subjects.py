@@ -56,7 +56,10 @@ class Data:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A model and the samples, by their indices in the data, that are explained; ``folder`` is where results go."""
+    """A model and the samples, by their indices in the data, that are explained; ``folder`` is where results go.
+
+    ``fingerprint`` is that of the model as it was loaded: one that keeps what it computes is another after a pass.
+    """
 
     name: str
     architecture: str
@@ -65,6 +68,7 @@ class Subject:
     indices: Sequence[int]
     accuracy: float | None
     folder: str
+    fingerprint: str
 
     @property
     def n_parameters(self) -> int:
@@ -84,14 +88,19 @@ class Code:
 
         Raises ValueError, in one line, if that is not allowed, if there is no such function, or if it fails.
         """
-        if not self.allowed:
-            raise ValueError(f"names code to run, {factory!r}; if you trust this configuration, add --allow-code")
         with self._importable():
-            function = _function(factory)
+            function = self.function(factory)
             try:
                 return function(*arguments)
             except (Exception, SystemExit) as error:
                 raise ValueError(f"{factory!r} failed: {one_line(error)}") from error
+
+    def function(self, factory: str) -> Callable[..., Any]:
+        """The function ``"package.module:function"``; ValueError if that is not allowed, or there is none."""
+        if not self.allowed:
+            raise ValueError(f"names code to run, {factory!r}; if you trust this configuration, add --allow-code")
+        with self._importable():
+            return _function(factory)
 
     @contextmanager
     def _importable(self) -> Iterator[None]:

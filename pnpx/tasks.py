@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pnpx.explainers import Explainer
 from pnpx.explanation import Explanation
-from pnpx.store import FINGERPRINT, Record, digest, of_explainer, of_model, of_text_model
+from pnpx.fingerprint import digest, of_explainer
+from pnpx.store import FINGERPRINT, Record
 from pnpx.subjects import Subject
 from pnpx.text import TextExplainer, TextExplanation
 from pnpx.text.samples import TextSamples
@@ -51,10 +52,6 @@ class Task(ABC):
         """The explanations of some samples, each by itself, with what is known of the data."""
 
     @abstractmethod
-    def model_print(self) -> str:
-        """The fingerprint of the model, the same for all tasks of a subject."""
-
-    @abstractmethod
     def explainer_print(self) -> str:
         """The fingerprint of the explainer."""
 
@@ -74,9 +71,9 @@ class Task(ABC):
         """The name under which the explanation of sample ``index`` is stored."""
         return f"{self.folder}/{index:04d}"
 
-    def fingerprint(self, index: int, version: str, model_print: str) -> str:
+    def fingerprint(self, index: int, version: str) -> str:
         """The fingerprint of the explanation of sample ``index``, by this version of pnpx."""
-        return digest(version, model_print, self.explainer_print(), *self.subject.data.identity(index))
+        return digest(version, self.subject.fingerprint, self.explainer_print(), *self.subject.data.identity(index))
 
     def __str__(self) -> str:
         at = "the inputs" if self.layer is None else self.layer
@@ -108,9 +105,6 @@ class TensorTask(Task):
             feature_names=data.feature_names,
         )
         return list(described)
-
-    def model_print(self) -> str:
-        return of_model(self.subject.module)
 
     def explainer_print(self) -> str:
         return of_explainer(self.explainer)
@@ -169,9 +163,6 @@ class TextTask(Task):
         found = dict(zip(given, self.explainer(data.take(given), targets), strict=True))
         found |= zip(free, self.explainer(data.take(free), None, **self.generation), strict=True)
         return [found[index] for index in indices]
-
-    def model_print(self) -> str:
-        return of_text_model(self.subject.module, self.explainer.tokenizer)
 
     def explainer_print(self) -> str:
         explainer = self.explainer

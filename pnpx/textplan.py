@@ -15,6 +15,7 @@ from pnpx.attributors import unwrapped
 from pnpx.checker import Checker, known_models
 from pnpx.explainers import Explainer, all_explainers
 from pnpx.extractors import Signature
+from pnpx.fingerprint import of_text_model
 from pnpx.maker import Maker, required
 from pnpx.schema import ExplainerChoice, ModelChoice, Settings
 from pnpx.source import KeyPath
@@ -101,6 +102,7 @@ class TextChecker(Checker):
                     module, tokenizer = zoo.load(name), zoo.tokenizer(name)
                 else:
                     module, tokenizer = load_pretrained(path, self.code.folder, self.code.allowed)
+            fingerprint = of_text_model(module, tokenizer)
             kind = _kind(module, tokenizer, samples.inputs[0])
         except (ValueError, ImportError, OSError) as error:
             self.note(keys, error)
@@ -115,6 +117,7 @@ class TextChecker(Checker):
             indices=self.indices(samples),
             accuracy=None,
             folder=folders.new(name if entry else Path(path).name),
+            fingerprint=fingerprint,
             tokenizer=tokenizer,
             kind=kind,
         )

@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and nothing but files is replaced."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,4 +68,15 @@ def test_an_error_names_the_path_that_was_given(tmp_path):
     with pytest.raises(OSError) as error:
         write_whole(path, b"one")
     assert error.value.filename == str(path) and ".part" not in str(error.value)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_full_disk_names_the_path_that_was_given(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")  # as write(2) says it: of no file
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError) as error:
+        write_whole(tmp_path / "a", b"one")
+    assert (error.value.errno, error.value.filename) == (28, str(tmp_path / "a"))
     assert not os.listdir(tmp_path)

@@ -5,7 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import pnpx
 from pnpx.baselines import BASELINES, baseline_call, blur, mean, zeros
 from pnpx.extractors import Call
 from tests.errors import raises
@@ -132,6 +134,35 @@ def test_one_input_in_a_tuple():
 def test_errors(call, baseline, message):
     with error(message):
         baseline_call(call, baseline)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("explainer", [pnpx.IntegratedGradients, pnpx.FeatureAblation, pnpx.Occlusion, pnpx.KernelShap,
+                                       pnpx.Lime, pnpx.Shapley, pnpx.Sobol, pnpx.ExpectedGradients])
+@pytest.mark.parametrize("given, shown", [
+    (NAN, "nan"), (INF, "inf"), (-INF, "-inf"), (np.float32("nan"), "nan"), ((0.0, NAN), "nan"), ({"a": INF}, "inf"),
+    (torch.tensor([0.0, NAN]), "nan"), (np.array([INF, 0.0]), "inf"), ([torch.zeros(1), torch.tensor(-INF)], "-inf"),
+])
+def test_explainers_refuse_what_is_not_finite(explainer, given, shown):
+    name = "baselines" if explainer is pnpx.ExpectedGradients else "baseline"
+    with error(f"{name} must be finite, but holds {shown}, where no score is; give numbers, such as 0.0"):
+        explainer(nn.Identity(), **{name: given})
+
+
+def test_values_at_a_layer_may_be_infinite_where_no_path_leads_there():
+    """Scores of attention at minus infinity: what is attended to there is absent from the mean of the others."""
+    model = nn.Sequential(nn.Identity(), nn.Softmax(1))
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    found = pnpx.FeatureAblation(model, layer="0", replacement=-INF).attribute(x, 0)
+    without = torch.stack([x[:, [0, 2]].softmax(1), x[:, [0, 1]].softmax(1)])[:, 0, 0]
+    expected = torch.cat([x.softmax(1)[0, :1], x.softmax(1)[0, 0] - without])
+    torch.testing.assert_close(found[0], expected)
+    with error("replacement must not hold nan, but holds nan, where no score is; give numbers, such as 0.0"):
+        pnpx.FeatureAblation(model, layer="0", replacement=NAN)
+    with error("replacement must be finite, but holds -inf, where no score is; give numbers, such as 0.0"):
+        pnpx.IntegratedGradients(model, layer="0", replacement=-INF)
 
 
 def test_every_name_is_tested_here():

@@ -76,6 +76,8 @@ def test_a_file_where_the_folder_should_be(pnpx_command, tmp_path):
     ("digts", "digts: there is no such file, nor a shipped configuration; the nearest: 'digits'\n"),
     ("x/digits.yaml", "x/digits.yaml: there is no such file, nor a shipped configuration; the nearest: 'digits'\n"),
     (".", ".: must be a YAML file, but is a folder\n"),
+    ("/dev/null", "/dev/null: must be a YAML file, but is a device, or the like\n"),
+    ("a" * 5000, "a" * 200 + "...: cannot be read: File name too long\n"),
 ])
 def test_no_such_configuration(pnpx_command, config, line):
     result = pnpx_command("explain", config)
@@ -112,6 +114,16 @@ def test_a_folder_that_cannot_be_written_to(pnpx_command, monkeypatch):
     assert result.stderr == (
         "cannot write the results: Read-only file system: out/breast_cancer_mlp/Gradient/inputs/0000.safetensors\n"
     )
+
+
+def test_what_cannot_be_read_is_no_fault_of_the_results(pnpx_command, monkeypatch):
+    def unreadable(*_, **__):
+        raise OSError(13, "Permission denied", "weights.safetensors")
+
+    monkeypatch.setattr("pnpx.zoo.data", unreadable)
+    result = pnpx_command("explain", "run.yaml", "--quiet")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "cannot read what the run needs: Permission denied: weights.safetensors\n"
 
 
 def test_an_interrupted_run(pnpx_command, monkeypatch):

@@ -1,5 +1,9 @@
 """Each problem of a configuration is one line: its place, its key path, what is wrong, and the nearest name."""
 
+import os
+import sys
+from threading import Thread
+
 import pytest
 import torch
 
@@ -7,7 +11,7 @@ from pnpx import zoo
 from pnpx.config import ConfigError, ModelChoice, read
 from pnpx.pipeline import run
 from pnpx.plan import plan
-from pnpx.shipped import configs
+from pnpx.shipped import configs, find
 
 GOOD = """\
 model: digits_cnn
@@ -112,13 +116,16 @@ def test_overrides_reach_into_lists_and_short_forms(write):
      "run.yaml:8: explainers.1.layers.0: must be the path of a module in quotes, or null for the inputs, but is 1.5"),
     ("[null, conv2]", "[conv2, conv2]", "run.yaml:8: explainers.1.layers.1: the layer 'conv2' is listed twice"),
     ("[null, conv2]", "{digits_cn: [null]}",
-     "run.yaml:8: explainers.1.layers.digits_cn: there is no model 'digits_cn' in this run; the nearest: 'digits_cnn'"),
+     "run.yaml:8: explainers.1.layers.digits_cn: there is no model 'digits_cn' in this run or the zoo; the nearest: "
+     "'digits_cnn'"),
     ("[null, conv2]", "\n      digits_cnn: [\n        covn2]",
      "run.yaml:10: explainers.1.layers.digits_cnn.0: no module 'covn2' in the model; the nearest: 'conv2'"),
     ("output: {folder}", "output: ''", "run.yaml:9: output: must not be empty"),
     ("output: {folder}", "output:", "run.yaml:9: output: must be text, but is empty (null)"),
     ("output: {folder}", "outptu: x", "run.yaml: the key 'output' is missing"),
     ("output:", "seed: x\noutput:", "run.yaml:9: seed: must be a whole number, but is 'x'"),
+    ("- Gradient", "- GRADIENT",
+     "run.yaml:5: explainers.0.name: there is no explainer 'GRADIENT'; the nearest: 'Gradient'"),
 ])
 def test_one_line_for_a_problem(write, old, new, problem):
     assert old in GOOD
@@ -181,6 +188,7 @@ def test_a_layer_that_some_models_lack_names_the_model(write):
     ("=3", "an override is written key=value, as in explainers.0.n_iter=10"),
     ("seed=${sede}", "seed: interpolation key 'sede' not found"),
     ("data.samples=0", "data.samples: must be at least 1, but is 0"),
+    ("seed=99999999999999999999", "seed: must be less than 4611686018427387904, but is 99999999999999999999"),
 ])
 def test_a_problem_of_an_override_names_the_override(write, override, problem):
     (line,) = problems(write(GOOD), override)
@@ -257,6 +265,32 @@ def test_files_that_cannot_be_read(tmp_path):
     assert problems(tmp_path / "binary.yaml") == ["binary.yaml: must be UTF-8 text, but byte 3 is none"]
 
 
+def test_layers_of_models_of_the_zoo_that_are_not_in_this_run_wait_for_another(write):
+    path = write(GOOD.replace("[null, conv2]", "{digits_cnn: [conv2], digits_lstm: [lstm], sentiment: [bert]}"))
+    assert [(task.title, task.layer) for task in plan(path).tasks] == [("Gradient", None), ("SmoothGrad", "conv2")]
+    (line,) = problems(path, "explainers.1.layers.digits_lsm=[lstm]")
+    assert line.endswith("there is no model 'digits_lsm' in this run or the zoo; the nearest: 'digits_lstm'")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_configuration_may_come_through_a_pipe(tmp_path, monkeypatch):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    writer = Thread(target=pipe.write_text, args=(GOOD.replace("{folder}", str(tmp_path / "out")),), daemon=True)
+    writer.start()
+    assert [(task.title, task.layer) for task in plan(find(str(pipe))).tasks] == [
+        ("Gradient", None), ("SmoothGrad", None), ("SmoothGrad", "conv2")]
+    writer.join(10)
+
+
+def test_an_output_of_too_long_a_name(write, tmp_path):
+    (line,) = problems(write(GOOD), f"output={'a' * 5000}")
+    assert line.endswith(": output: must be a folder to write to, but cannot be looked into: File name too long")
+    (line,) = problems(write(GOOD), output=tmp_path / ("a" * 5000))
+    assert line.endswith(": must be a folder to write to, but cannot be looked into: File name too long")
+
+
 def test_output_must_be_a_folder(write, tmp_path):
     (tmp_path / "taken").write_text("")
     (line,) = problems(write(GOOD), f"output={tmp_path}/taken/deep")
@@ -303,11 +337,17 @@ def test_what_only_the_model_can_tell_of_a_parameter_is_found_before_anything_ru
 @pytest.mark.parametrize("name, parameter, problem", [
     ("IntegratedGradients", "baseline: [1, 2]", "a baseline is a number, a tensor, a name (zeros, mean, blur), a "
      "callable on the input, or one for each input, but got [1, 2]"),
+    ("Occlusion", "baseline: .nan", "baseline must be finite, but holds nan, where no score is; give numbers, such as "
+     "0.0"),
+    ("IntegratedGradients", "baseline: -.inf", "baseline must be finite, but holds -inf, where no score is; give "
+     "numbers, such as 0.0"),
     ("FeatureAblation", "baseline: blurr", "no baseline 'blurr'; the nearest: 'blur'"),
     ("FeatureAblation", "groups: [1, 2]",
      "groups must have the shape of what is explained, (1, 1, 8, 8), or expand to it, but have (2,)"),
-    ("ExpectedGradients", "baselines: zeros", "baselines must be a tensor (n_baselines, ...) for each input, but got "
-     "str"),
+    ("ExpectedGradients", "baselines: zeros",
+     "must be a whole number, of samples to draw from the training split, but is 'zeros'"),
+    ("ExpectedGradients", "baselines: true",
+     "must be a whole number, of samples to draw from the training split, but is true"),
     ("ExpectedGradients", "baselines: -3",
      "baselines must be from 1 to 1347, the samples to draw from, but is -3"),
 ])
@@ -381,8 +421,6 @@ output: {folder}
 
 @pytest.fixture
 def own(write, tmp_path, monkeypatch):
-    import sys
-
     (tmp_path / "own_nets.py").write_text(FACTORY)
     monkeypatch.delitem(sys.modules, "own_nets", raising=False)
     yield write

@@ -27,7 +27,7 @@ def same(one, other):
         pairs, others = items(one), items(other)
         return len(pairs) == len(others) and all(
             a == b and same(x, y) for (a, x), (b, y) in zip(pairs, others, strict=True))
-    return one == other
+    return one == other or (one != one and other != other)
 
 
 def images(n=3, **changes):
@@ -144,7 +144,9 @@ def test_repr_is_short():
     images(inputs=torch.tensor([float("nan"), float("-inf"), -0.0])),
     images(inputs=torch.tensor(3.5, dtype=torch.float64)),
     images(seconds=float("inf")),
-], ids=range(15))
+    images(explainer={"name": "X", "layer": None, "levels": (float("-inf"), [float("nan")])}, seconds=float("nan")),
+    images(inputs={("user", "rates", "film"): torch.ones(3), (1, ("a", None)): torch.zeros(3), 1.5: torch.ones(3, 2)}),
+], ids=range(17))
 def test_a_file_gives_back_what_was_saved(explanation, tmp_path):
     explanation.save(tmp_path / "x.safetensors")
     loaded = Explanation.load(tmp_path / "x.safetensors")
@@ -189,6 +191,52 @@ def test_what_cannot_be_saved_is_named(tmp_path):
         "to be saved, explainer.score.by must be made of tensors, numbers, strings, None, sequences and mappings, "
         "but got builtin_function_or_method; put its name there instead, by dataclasses.replace")
     assert not list(tmp_path.iterdir())
+
+
+def test_bytes_are_no_list_of_numbers(tmp_path):
+    with pytest.raises(TypeError, match=r"^to be saved, explainer.key must be made of .*, but got bytes; put its name"):
+        images(explainer={"name": "X", "key": b"ab"}).save(tmp_path / "x")
+
+
+def test_keys_and_tensors_that_cannot_be_saved_are_named(tmp_path):
+    for explanation, said in (
+        (images(inputs={torch.ones(1): torch.ones(3)}),
+         "to be saved, the keys of inputs must be strings, numbers or tuples, but one is a Tensor"),
+        (images(inputs={frozenset("a"): torch.ones(3)}),
+         "to be saved, a key of inputs must be made of tensors, numbers, strings, None, sequences and mappings, but "
+         "got frozenset; put its name there instead, by dataclasses.replace"),
+        (images(output=torch.eye(3).to_sparse()),
+         "to be saved, output must be a dense tensor with values, but is torch.sparse_coo on cpu; put it by to_dense() "
+         "there instead, by dataclasses.replace"),
+        (images(output=torch.ones(3, device="meta")),
+         "to be saved, output must be a dense tensor with values, but is torch.strided on meta; put its values there "
+         "instead, by dataclasses.replace"),
+    ):
+        with pytest.raises(TypeError) as error:
+            explanation.save(tmp_path / "x")
+        assert str(error.value) == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_record_is_strict_json_and_older_files_that_are_not_are_read(tmp_path):
+    explainer = {"name": "X", "level": float("inf"), "low": float("-inf"), "other": float("nan")}
+    images(explainer=explainer, seconds=float("nan")).save(tmp_path / "x")
+    with safe_open(tmp_path / "x", "pt") as file:
+        metadata, leaves = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def refused(constant):
+        raise ValueError(constant)
+
+    record = json.loads(metadata["record"], parse_constant=refused)
+    older = {**record, "seconds": float("inf"), "explainer": {"dict": [["name", "X"], ["level", float("nan")]]}}
+    save_file(leaves, tmp_path / "y", {**metadata, "record": json.dumps(older)})
+    loaded = Explanation.load(tmp_path / "y")
+    assert loaded.seconds == float("inf") and loaded.explainer["level"] != loaded.explainer["level"]
+
+
+def test_what_structures_hold_beside_tensors_is_not_kept(tmp_path):
+    images(inputs={"x": torch.ones(3), "n": 3, "how": "fast"}).save(tmp_path / "x")
+    assert same(Explanation.load(tmp_path / "x").inputs, {"x": torch.ones(3), "n": None, "how": None})
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):

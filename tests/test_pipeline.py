@@ -1,7 +1,9 @@
 """A run makes what the configuration says, once, and loses nothing that it finished."""
 
 import base64
+import importlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from safetensors.torch import save_file
 import pnpx
 from pnpx import zoo
 from pnpx.explanation import Explanation
+from pnpx.pipeline import run
+from pnpx.plan import plan
 from tests.space import changed, space_fixture
 
 CONFIG = """\
@@ -265,3 +269,50 @@ def test_a_killed_run_loses_no_finished_sample(space, before):
     assert {name: stamp for name, stamp in space.stamps().items() if name in finished} == finished
     assert len(space.stamps()) == 6 and len(space.stamps("**/*.png")) == 8
     assert not list(space.folder.glob("**/.*.part"))
+
+
+OWN = """\
+model: {factory: "kept_nets:net"}
+data: {factory: "kept_nets:data"}
+explainers: [Gradient]
+output: {folder}
+"""
+
+KEEPS = """\
+import torch
+from torch import nn
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.seen, self.act = nn.Linear(4, 3), [], torch.ACT
+    def forward(self, x):
+        self.seen.append(x)
+        self.last = self.linear(x)
+        return self.act(self.last)
+def net():
+    return Keeps()
+def data(split):
+    return torch.arange(12.0).reshape(3, 4) / 12, torch.tensor([0, 1, 2])
+"""
+
+
+def test_a_function_held_by_a_model_counts_and_what_it_keeps_of_its_passes_does_not(space, monkeypatch):
+    def explained(act, *overrides):
+        (space.config.parent / "kept_nets.py").write_text(KEEPS.replace("ACT", act))
+        monkeypatch.delitem(sys.modules, "kept_nets", raising=False)
+        importlib.invalidate_caches()
+        outcome = run(plan(space.config, overrides, allow_code=True), quiet=True)
+        sys.modules.pop("kept_nets")
+        return outcome.made, outcome.found
+
+    space.config.write_text(OWN.replace("{folder}", str(space.folder)))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of two texts of one second and size the first would count
+    assert explained("tanh") == (3, 0)
+    assert explained("tanh", "explainers=[Gradient,SquareGrad]") == (3, 3)
+    assert explained("sigmoid", "explainers=[Gradient,SquareGrad]") == (6, 0)
+    stored = Explanation.load(space.folder / "net/Gradient/inputs/0001.safetensors")
+    torch.manual_seed(0)
+    linear, x = torch.nn.Linear(4, 3), torch.arange(4.0, 8.0)[None].div(12).requires_grad_()
+    (expected,) = torch.autograd.grad(linear(x).sigmoid().max(), x)
+    torch.testing.assert_close(stored.attributions, expected)

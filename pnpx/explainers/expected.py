@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.attributors import Bound
-from pnpx.baselines import baseline_call
+from pnpx.baselines import baseline_call, require_finite
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, require_count, require_seed, tunable
@@ -45,6 +45,7 @@ class ExpectedGradients(GradientExplainer):
         super().__post_init__()
         require_count("n_iter", self.n_iter, 1)
         require_seed(self.seed)
+        require_finite("baselines", self.baselines)
 
     @classmethod
     def example_parameters(cls, inputs: Any) -> dict[str, Any]:

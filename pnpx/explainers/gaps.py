@@ -25,6 +25,7 @@ class Integration:
         rule: that of the integration.
         from_zero: whether paths start at about zero, where graded nodes help; anywhere else they make it worse.
         nearer: a start nearer to the input, in words; "": there is none to name.
+        start: the parameter that says where paths start.
     """
 
     tolerance: float
@@ -33,6 +34,7 @@ class Integration:
     rule: str
     from_zero: bool
     nearer: str
+    start: str = "baseline"
 
     @property
     def most_steps(self) -> int:
@@ -58,30 +60,46 @@ def withheld() -> Iterator[list[Integration]]:
 
 
 def warn_of_gaps(shares: Tensor, made: Integration, unit: str = "sample") -> None:
-    """Warn, once, at the line outside of this package, if gaps are above the tolerance.
+    """Warn, at the line outside of this package: once of gaps above the tolerance, once of scores that are not finite.
 
     Args:
         shares: of each sample the relative gap, (batch,), or (batch, n_targets).
         made: how they came about.
         unit: what a sample is called.
     """
-    above = shares > made.tolerance
-    if not above.any():
+    finite = shares.isfinite()
+    above = finite & (shares > made.tolerance)
+    if not above.any() and finite.all():
         return
     instead = _withheld.get()
     if instead is not None:
         instead.append(made)
         return
-    samples = (above if above.ndim == 1 else above.any(1)).nonzero()[:, 0].tolist()
-    named = ", ".join(map(str, samples[:_NAMED])) + (", …" if len(samples) > _NAMED else "")
+    if not finite.all():
+        warnings.warn(
+            f"the score is not finite at the {made.start}, on the way from there or at the input, for "
+            f"{_named(~finite, unit)}, so that no attributions can add up to the difference of scores; choose another "
+            f"{made.start}, at which the model gives finite scores; gap_tolerance=None turns this warning off",
+            RuntimeWarning,
+            stacklevel=_callers_level(),
+        )
+    if not above.any():
+        return
     warnings.warn(
         f"what {made.most_steps} steps miss of score(input) - score(baseline) is up to "
-        f"{float(shares[above].max()):.0%} of it, and above gap_tolerance={made.tolerance:g} for {len(samples)} of "
-        f"{len(above)} {unit}s ({named}): the gradient changes too fast on the path; choose "
+        f"{float(shares[above].max()):.0%} of it, and above gap_tolerance={made.tolerance:g} for "
+        f"{_named(above, unit)}: the gradient changes too fast on the path; choose "
         f"{', or '.join(_advice(made))}; gap_tolerance=None turns this warning off",
         RuntimeWarning,
         stacklevel=_callers_level(),
     )
+
+
+def _named(chosen: Tensor, unit: str) -> str:
+    """Which samples are chosen, (batch,) or (batch, n_targets): "2 of 4 samples (1, 3)"."""
+    samples = (chosen if chosen.ndim == 1 else chosen.any(1)).nonzero()[:, 0].tolist()
+    named = ", ".join(map(str, samples[:_NAMED])) + (", …" if len(samples) > _NAMED else "")
+    return f"{len(samples)} of {len(chosen)} {unit}s ({named})"
 
 
 def _advice(made: Integration) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
-from pnpx.baselines import BASELINES, Baseline, Token, baseline_call
+from pnpx.baselines import BASELINES, Baseline, Token, baseline_call, require_finite
 from pnpx.explainers.absence import absent_values
 from pnpx.explainers.gaps import Integration, starts_near_zero, warn_of_gaps
 from pnpx.explainers.pieces import Piece
@@ -80,7 +80,8 @@ class IntegratedGradients(GradientExplainer):
                     f"`{name} <= 4096` must hold for rule={self.rule!r}, whose nodes take memory as its square, but "
                     f"got {name}={count}; choose rule='riemann_middle'"
                 )
-        for given in (self.baseline, self.replacement):
+        for name, given in (("baseline", self.baseline), ("replacement", self.replacement)):
+            require_finite(name, given)
             if isinstance(given, str) and given not in BASELINES:
                 raise ValueError(f"no baseline {given!r}; {nearest(given, BASELINES)}")
         if self.gap_tolerance is not None:
@@ -108,7 +109,8 @@ class IntegratedGradients(GradientExplainer):
         """The attributions, by twice as many steps again for the samples that need them, if there may be more."""
         found, n_steps = super().explain_at(bound, aim, reference), self.n_steps
         while self.max_steps is not None and self.gap_tolerance is not None and 2 * n_steps <= self.max_steps:
-            above = self.diagnose(bound, aim, reference, found)["relative_gap"] > self.gap_tolerance
+            share = self.diagnose(bound, aim, reference, found)["relative_gap"]
+            above = share.isfinite() & (share > self.gap_tolerance)  # no steps mend what is not finite
             if not above.any():
                 break
             n_steps *= 2
@@ -159,7 +161,8 @@ class IntegratedGradients(GradientExplainer):
                 nearer = ""
             elif zero:
                 nearer += ", such as pnpx.baselines.Token for tokens"
-            made = Integration(self.gap_tolerance, self.n_steps, self.max_steps, self.rule, zero, nearer)
+            start = "baseline" if self.replacement is None else "replacement"
+            made = Integration(self.gap_tolerance, self.n_steps, self.max_steps, self.rule, zero, nearer, start)
             warn_of_gaps(share, made)
         return found
 

@@ -127,8 +127,8 @@ def _span(value: Value, bound: Bound) -> Tensor:
     span = high - low
     if not torch.isfinite(span).all():
         raise ValueError(
-            f"the noise is a fraction of the range of each sample, but {bound.describe()} holds values whose range is "
-            "not finite (a mask, or NaN); explain another place, or give noise_std"
+            "the noise is a fraction of the range of each sample, but the range of the values at "
+            f"{bound.describe()} is not finite (a mask, or NaN); explain another place, or give noise_std"
         )
     return span
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound
-from pnpx.baselines import Baseline, baseline_call
+from pnpx.baselines import Baseline, baseline_call, require_finite
 from pnpx.explainers.absence import absent_values
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.covers import Cover, Partition
@@ -152,6 +152,9 @@ class PerturbationExplainer(Explainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_groups(self.groups)
+        require_finite("baseline", self.baseline)
+        # What is to be absent may be so by infinity at a layer, as the scores of attention are before their softmax.
+        require_finite("replacement", self.replacement, infinite=True)
 
     @abstractmethod
     def design(self, groups: int) -> Design:

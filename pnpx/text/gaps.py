@@ -23,4 +23,5 @@ def warn_of_texts(
     # The baseline, in the words of the core, is what this side made of the replacement.
     nearer = "a token as replacement=" if explain.has_path and explain.absent == "zero" else ""
     shares = [torch.as_tensor(one.diagnostics["relative_gap"]).cpu().double().max() for one in found]
-    warn_of_gaps(torch.stack(shares), replace(withheld[0], from_zero=zero, nearer=nearer), "text")
+    made = replace(withheld[0], from_zero=zero, nearer=nearer, start="replacement")
+    warn_of_gaps(torch.stack(shares), made, "text")

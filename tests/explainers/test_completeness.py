@@ -135,6 +135,49 @@ def test_tokens_are_no_advice_where_there_are_tokens():
         explainer.attribute(torch.tensor([[1, 2], [0, 1]]))
 
 
+class Log(nn.Module):
+    """The sum of logarithms, which is minus infinity at zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        return x.log().sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("options, start", [
+    ({}, "baseline"), ({"rule": "riemann_left"}, "baseline"), ({"max_steps": 4096}, "baseline"),
+    ({"baseline": 1.0, "layer": "0", "replacement": 0.0}, "replacement"),
+])
+def test_scores_that_are_not_finite_are_warned_of_and_no_steps_are_added(options, start):
+    model = nn.Sequential(nn.Identity(), Log())
+    explainer = pnpx.IntegratedGradients(model, batch_size=1, **options)
+    message = (
+        rf"^the score is not finite at the {start}, on the way from there or at the input, for 2 of 2 samples "
+        rf"\(0, 1\), so that no attributions can add up to the difference of scores; choose another {start}, at which "
+        r"the model gives finite scores; gap_tolerance=None turns this warning off$"
+    )
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        explainer.explain(X)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert model[1].passes < 2 * 2 * 32 + 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = pnpx.IntegratedGradients(model, baseline=0.5).attribute(X)
+        pnpx.IntegratedGradients(model, gap_tolerance=None).attribute(X)
+    torch.testing.assert_close(found, (X / 0.5).log(), rtol=1e-4, atol=1e-6)
+
+
+def test_samples_with_gaps_and_samples_without_finite_scores_are_told_apart():
+    kinks = torch.cat([KINKS[:2], torch.full((1, 2), torch.nan)])  # the last has no score itself
+    with pytest.warns(RuntimeWarning) as caught:
+        pnpx.IntegratedGradients(Kink(), baseline=10.0, n_steps=4).attribute(kinks)
+    told = sorted(str(one.message) for one in caught)
+    assert len(told) == 2 and "for 1 of 3 samples (2)," in told[0] and "for 1 of 3 samples (1):" in told[1]
+
+
 # Steps, as many as it takes
 
 

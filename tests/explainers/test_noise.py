@@ -447,8 +447,8 @@ def test_vargrad_needs_two():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_no_range(value):
     x = torch.tensor([[1.0, value]])
-    with raises(ValueError, "the noise is a fraction of the range of each sample, but the inputs holds values whose "
-                            "range is not finite (a mask, or NaN); explain another place, or give noise_std"):
+    with raises(ValueError, "the noise is a fraction of the range of each sample, but the range of the values "
+                            "at the inputs is not finite (a mask, or NaN); explain another place, or give noise_std"):
         SmoothGrad(Quadratic(A)).attribute(x)
 
 
