@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import pnpx
 from benchmarks.command import Options, main
@@ -69,15 +69,20 @@ def floor(subject: Subject, cut: Cut, made: Sequence[Tensor]) -> None:
 
 
 def full_passes(subject: Subject, cut: Cut, made: Sequence[Tensor]) -> None:
-    """The whole model for every noisy sample; a hook replaces the layer's output."""
+    """The whole model for every noisy sample; a hook replaces the value at the layer."""
     supply = iter(made)
 
-    def edit(module: nn.Module, args: object, output: object) -> object:
+    def edit(value: object) -> object:
         edited.append(next(supply).detach().requires_grad_())
-        return edited[-1] if isinstance(output, Tensor) else (edited[-1], *output[1:])  # type: ignore[index]
+        return edited[-1] if isinstance(value, Tensor) else (edited[-1], *value[1:])  # type: ignore[index]
 
+    path, _, side = cut.layer.partition(":")
+    module = subject.model.get_submodule(path)
     with frozen(subject.model):
-        handle = subject.model.get_submodule(cut.layer).register_forward_hook(edit)
+        if side == "input":
+            handle = module.register_forward_pre_hook(lambda module, args: edit(args))
+        else:
+            handle = module.register_forward_hook(lambda module, args, output: edit(output))
         try:
             for chunk in made:
                 edited: list[Tensor] = []

@@ -12,7 +12,10 @@ SIZES = ("small", "full")
 
 @dataclass(frozen=True)
 class Cut:
-    """A model cut in two at a layer: ``prefix()`` gives the value there, ``suffix(value)`` the logits."""
+    """A model cut in two at a layer: ``prefix()`` gives the one tensor there, ``suffix(value)`` the logits.
+
+    ``layer`` is named as an explainer names it: a module, of whose output the tensor is the first, or "module:input".
+    """
 
     layer: str
     prefix: Callable[[], Tensor]
@@ -162,5 +165,6 @@ def lstm(size: str) -> Subject:
         outputs: Tensor = model.first(series)[0]
         return outputs
 
-    cuts = [Cut("first", prefix, model.after)]
+    # At the first one's output the states (h, c) are explained as well, which a suffix of one tensor leaves out.
+    cuts = [Cut("second:input", prefix, model.after)]
     return Subject(f"two LSTMs, 16 x {steps} steps", model, series, model, series, series, cuts)
