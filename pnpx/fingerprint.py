@@ -145,10 +145,10 @@ class _Description:
             (OrderedDict, lambda value: ["ordered", [[self.of(key), self.of(one)] for key, one in value.items()]]),
             (Mapping, self._mapping),
             (Set, lambda value: ["set", sorted(json.dumps(self.of(one)) for one in value)]),
+            (_SHOWN_ALIKE, lambda value: [_name(type(value)), repr(value)]),
             (Sequence, lambda value: ["sequence", [self.of(one) for one in value]]),
             (PurePath, lambda value: ["path", value.name]),  # where it lies does not count
             (re.Pattern, lambda value: ["pattern", self.of(value.pattern), value.flags]),
-            (_SHOWN_ALIKE, lambda value: [_name(type(value)), repr(value)]),
         ]
 
     def _mapping(self, value: Mapping[Any, Any]) -> object:

@@ -46,7 +46,12 @@ class Anything(nn.Module):
 
 
 class AnyKeyword(nn.Module):
-    def forward(self, input_ids, scale=1.0, **kwargs):
+    def forward(self, x, **kwargs):
+        return x
+
+
+class HuggingFace(nn.Module):
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
         return input_ids
 
 
@@ -182,14 +187,19 @@ CALLS = {
     "shared": (Two(), {"image": X, "meta": Y}, "image", Shared("meta"), (), {"image": X, "meta": Y}, X),
     "the rest but what is shared": (Two(), {"image": X, "meta": Y}, None, [Shared("meta")], (),
                                     {"image": X, "meta": Y}, {"image": X}),
-    "any keyword beside an argument": (AnyKeyword(), {"input_ids": X, "mask": Y}, "input_ids", ["mask"], (),
-                                       {"input_ids": X, "mask": Y}, X),
+    "any keyword": (AnyKeyword(), {"x": X, "mask": Y}, "x", ["mask"], (), {"x": X, "mask": Y}, X),
     "any keyword beside a part of another name": (AnyKeyword(), {"image": X, "bias": Y}, "image", ["bias"], (X,),
                                                   {"bias": Y}, X),
-    "any keyword is explained": (AnyKeyword(), {"input_ids": X, "image": Y}, ["input_ids", "image"], None, (),
-                                 {"input_ids": X, "image": Y}, (X, Y)),
-    "any keyword is explained alone": (AnyKeyword(), {"input_ids": X, "image": Y}, "image", "input_ids", (),
-                                       {"image": Y, "input_ids": X}, Y),
+    "any keyword is explained": (AnyKeyword(), {"x": X, "image": Y}, ["x", "image"], None, (),
+                                 {"x": X, "image": Y}, (X, Y)),
+    "any keyword, explained beside an argument": (AnyKeyword(), {"x": X, "image": Y}, "image", "x", (),
+                                                  {"image": Y, "x": X}, Y),
+    "another name before arguments that are named": (HuggingFace(), {"ids": Z, "attention_mask": Z}, "ids",
+                                                     ["attention_mask"], (Z,), {"attention_mask": Z}, Z),
+    "other names for all arguments": (HuggingFace(), {"ids": Z, "extra": X, "mask": Y}, ["ids", "mask"], "extra",
+                                      (Z, Y), {"extra": X}, (Z, Y)),
+    "named by Keywords": (HuggingFace(), {"ids": Z, "mask": Y}, "ids", Keywords({"attention_mask": "mask"}), (Z,),
+                          {"attention_mask": Y}, Z),
     "lists": (Two(), {"image": X, "meta": [3, 4]}, "image", "meta", (), {"image": X, "meta": [3, 4]}, X),
     "None goes along": (Two(), (X, None), 0, 1, (X, None), {}, X),
     "a label that an extractor names": (Bert(), {"inputs_embeds": X, "labels": Z}, "inputs_embeds", "labels", (),
@@ -413,15 +423,46 @@ def test_a_model_may_change_the_lists_that_it_is_given():
 
 @pytest.mark.parametrize("value, found", [
     ([1, 2, 3], True), ((1.5, "a", None), True), ([None, None, None], False), ([1, 2], False), ([], False),
-    ([torch.ones(2), torch.ones(4), torch.ones(3)], True),  # one happens to be as long as the batch is large
+    ([torch.ones(2), torch.ones(4), torch.ones(3)], False),
     ([torch.ones(2), torch.ones(2), torch.ones(2)], True),
+    ([torch.ones(5, 3, 2), torch.ones(1, 3, 2), torch.ones(2, 3, 2)], False),  # states of several layers
     ([torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 2)], False),
     ([torch.ones(5, 3, 2), torch.ones(5, 3, 2), torch.ones(5, 3, 4)], False),
     ([{"boxes": torch.ones(7, 4)}, {"boxes": torch.ones(0, 4)}, {"boxes": torch.ones(1, 4)}], True),
-    ([np.ones((2, 1)), np.ones((3, 1)), np.ones((4, 1))], True), ([[1, 2], [3], []], True),
+    ([np.ones((2, 1)), np.ones((5, 1)), np.ones((4, 1))], True), ([[1, 2], [3], []], True),
 ], ids=str)
 def test_which_lists_have_an_entry_a_sample(value, found):
     assert is_by_sample(value, 3) is found
+
+
+@pytest.mark.parametrize("lengths, found", [
+    ([5, 4, 2, 7], True),  # one happens to be as long as the batch is large
+    ([5, 4, 2, 4], False), ([4, 4, 4, 4], False), ([5, 1, 2, 7], True),
+])
+def test_which_lists_of_sequences_have_one_a_sample(lengths, found):
+    assert is_by_sample([torch.ones(length, 2) for length in lengths], 4) is found
+    assert is_by_sample(tuple(torch.ones(length, 2) for length in lengths), 4) is (4 not in lengths)
+    assert not is_by_sample([*(torch.ones(length, 2) for length in lengths[:3]), torch.ones(4, 3)], 4)
+
+
+@pytest.mark.parametrize("extractor", [1, [Shared(1)]])
+def test_a_batch_of_as_many_parts_as_samples_is_cut_part_by_part(extractor):
+    """Two samples and a table, which the scores are given as well."""
+    class Looks(nn.Module):
+        def forward(self, x, table):
+            return x @ table.T
+
+    x, table = torch.randn(2, 4), torch.randn(5, 4)
+    seen = []
+
+    def target(output, batch):
+        seen.append([tuple(part.shape) for part in batch])
+        return output[:, 1] * batch[1].sum()
+
+    explainer = pnpx.Gradient(Looks(), forward_arg_extractor=0, batch_size=1,
+                              additional_forward_arg_extractor=extractor)
+    torch.testing.assert_close(explainer.attribute((x, table), target), table[1].expand(2, 4) * table.sum())
+    assert seen == [[(1, 4), (5, 4)]] * len(seen)
 
 
 def test_what_fails_in_a_piece_says_that_it_was_one():
@@ -588,6 +629,9 @@ def test_no_batch_size(forward, kind, message):
      "what the extractors take under no name of a forward argument goes by position, but the first 1 of them (image) "
      "would get 'image', which is taken by name, too; say which argument each part is for: "
      "pnpx.extractors.Keywords({argument: key})"),
+    (HuggingFace(), {"input_ids": X, "mask": Y}, "input_ids", "mask", TypeError,
+     "the model's forward has no argument 'mask', but takes any keyword, and 'attention_mask' as well; say which it "
+     "is: additional_forward_arg_extractor=Keywords({argument: 'mask'})"),
     (One(), {"image": X}, "image", ["imag"], LookupError, "the batch has no part 'imag'; the nearest: 'image'"),
 ])
 def test_errors(model, batch, forward, additional, kind, message):

@@ -87,15 +87,23 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
     The parts named in ``shared`` stay as they are.
     """
     if type(batch) in (list, tuple):
-        if is_by_sample(batch, batch_size):
+        # A list of tensors is the parts of the batch, even where there are as many as samples.
+        numbers = all(item is None or isinstance(item, (int, float, str)) for item in batch)
+        if numbers and is_by_sample(batch, batch_size):
             return batch[rows]
         whole = {position % len(batch) for position in shared if isinstance(position, int)} if batch else set()
         return type(batch)(
-            item if position in whole else rows_of_batch(item, rows, batch_size) for position, item in enumerate(batch)
+            item if position in whole else _rows_of_part(item, rows, batch_size) for position, item in enumerate(batch)
         )
     if type(batch) is dict:
-        return {key: item if key in shared else rows_of_batch(item, rows, batch_size) for key, item in batch.items()}
+        return {key: item if key in shared else _rows_of_part(item, rows, batch_size) for key, item in batch.items()}
     return rows_of(batch, rows, batch_size)
+
+
+def _rows_of_part(part: Any, rows: slice, batch_size: int) -> Any:
+    if type(part) in (list, tuple) and is_by_sample(part, batch_size):
+        return part[rows]
+    return rows_of_batch(part, rows, batch_size)
 
 
 def rows_of(value: Any, rows: slice, batch_size: int, axes: Sequence[int | None] | None = None) -> Any:

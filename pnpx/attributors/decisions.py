@@ -37,6 +37,7 @@ _MAKES_LIKE = _called(
     *("broadcast_to", "chunk", "expand", "narrow", "new_empty", "new_full", "new_ones", "new_zeros", "repeat"),
     *("reshape", "split", "tensor_split", "tile", "unflatten", "view"),
 )
+_PACKS = frozenset(["_pack_padded_sequence", "_pad_packed_sequence"])
 _PLAIN = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
 
 
@@ -61,9 +62,11 @@ class Decisions(TorchFunctionMode):
             return func(*args, **kwargs)
         self.made = self._decides(func, args, kwargs)
         found = func(*args, **kwargs)
+        packs = getattr(func, "__name__", "") in _PACKS and not self._any(self._followed, args[1:])
+        new = found[:1] if packs else found  # what is beside the data goes by the lengths given, not by the data
         changed = args[0] if func is Tensor.__setitem__ else kwargs.get("out")
-        self._followed.update({id(tensor): tensor for tensor in _tensors((found, changed))})
-        for tensor in _tensors(found):
+        self._followed.update({id(tensor): tensor for tensor in _tensors((new, changed))})
+        for tensor in _tensors(new):
             if lengths := self._selection(func, args, kwargs, tensor):
                 self._selected[id(tensor)] = lengths
         return found
@@ -76,7 +79,7 @@ class Decisions(TorchFunctionMode):
         if func in _MAKES:
             return self._any(self._followed, (args, {key: kwargs[key] for key in kwargs if key != "out"}))
         if func in _MAKES_LIKE:
-            return self._any(self._followed, (args[1:], kwargs))
+            return self._any(self._followed, (args[1:], {key: kwargs[key] for key in kwargs if key != "input"}))
         if func is Tensor.__getitem__:
             return any(self._any(self._followed, (one.start, one.stop, one.step)) for one in _slices(args[1]))
         return False

@@ -60,7 +60,7 @@ def withheld() -> Iterator[list[Integration]]:
 
 
 def warn_of_gaps(shares: Tensor, made: Integration, unit: str = "sample") -> None:
-    """Warn, at the line outside of this package: once of gaps above the tolerance, once of scores that are not finite.
+    """Warn, at the line outside of this package: once of gaps above the tolerance, once of those that are not finite.
 
     Args:
         shares: of each sample the relative gap, (batch,), or (batch, n_targets).
@@ -77,9 +77,9 @@ def warn_of_gaps(shares: Tensor, made: Integration, unit: str = "sample") -> Non
         return
     if not finite.all():
         warnings.warn(
-            f"the score is not finite at the {made.start}, on the way from there or at the input, for "
+            f"the score or its gradient is not finite at the {made.start}, on the way from there or at the input, for "
             f"{_named(~finite, unit)}, so that no attributions can add up to the difference of scores; choose another "
-            f"{made.start}, at which the model gives finite scores; gap_tolerance=None turns this warning off",
+            f"{made.start}, at which the model gives finite ones; gap_tolerance=None turns this warning off",
             RuntimeWarning,
             stacklevel=_callers_level(),
         )

@@ -126,7 +126,8 @@ def with_entries(value: Any, batch_size: int) -> Any:
     """An argument with `Entries` in place of each list or tuple in it that has an entry for each sample.
 
     That are those of the batch's length, unless what they hold has an axis of the batch itself, as the tensors of a
-    state (h, c) do; or tensors that differ in how long they are, as sequences do, whatever sizes they happen to have.
+    state (h, c) do. Of tensors in a list that differ in how long they are, as sequences do, a few may happen to be as
+    long as the batch is large.
     """
     if type(value) is dict:
         return {key: with_entries(item, batch_size) for key, item in value.items()}
@@ -141,12 +142,10 @@ def is_by_sample(value: Sequence[Any], batch_size: int) -> bool:
     """Whether a list or tuple has an entry for each sample; see `with_entries`."""
     if len(value) != batch_size or all(item is None for item in value):
         return False
+    with_axis = sum(axis is not None for axis in batch_axes(value, batch_size))
     arrays = [item for item in value if isinstance(item, (Tensor, np.ndarray)) and item.ndim]
-    if len(arrays) == batch_size:
-        lengths, others = {len(item) for item in arrays}, {tuple(item.shape[1:]) for item in arrays}
-        if len(lengths) > 1 and len(others) == 1:
-            return True
-    return all(axis is None for axis in batch_axes(value, batch_size))
+    alike = type(value) is list and len(arrays) == batch_size and len({tuple(item.shape[1:]) for item in arrays}) == 1
+    return with_axis <= (batch_size // 4 if alike else 0)
 
 
 def _as_given(argument: Any) -> Any:

@@ -1,9 +1,8 @@
 """From a batch to the call of a model: by extractors, or, without any, by what the model's signature says."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.extractors.call import Call, batch_axes, with_entries
+from pnpx.extractors.keys import Unknown, placed_keys
 from pnpx.extractors.placing import placed
 from pnpx.extractors.ready_made import Extractor, Shared, named_by, part_of
 from pnpx.extractors.signature import Signature
@@ -46,12 +46,10 @@ def extract(
         ValueError: a forward argument is to be explained and to go along as well, or the mask is none of the batch.
     """
     signature = Signature(model)
-    # Where a forward argument is named already, a name that is none means one that the model takes by any keyword.
-    named = not set(signature.positional).isdisjoint(named_by(forward) | named_by(additional))
     if forward is None:
         value, names, rest = _whole(signature, batch, named_by(additional))
     else:
-        value, names, shared = _take(partial(signature.keyword, any_keyword=named), batch, forward, FORWARD)
+        value, names, shared = _take(signature, batch, forward, FORWARD)
         rest = {}
         if any(shared):
             raise TypeError(
@@ -60,15 +58,15 @@ def extract(
             )
         if not names:
             raise TypeError("forward_arg_extractor must take what is explained, but takes nothing: it is empty")
-    by_name = partial(signature.keyword, any_keyword=True)
-    extra, extra_names, shared = ((), (), ()) if additional is None else _take(by_name, batch, additional, ADDITIONAL)
+    extra, extra_names, shared = ((), (), ()) if additional is None else _take(signature, batch, additional, ADDITIONAL)
+    names, extra_names = placed_keys(signature, names, extra_names, rest)
     extras = Call(extra, extra_names)
     if twice := [name for name in extra_names if name is not None and name in (*names, *rest)]:
         raise ValueError(
             f"the forward argument {twice[0]!r} is taken twice, to be explained and to go along; leave it out of "
             "additional_forward_arg_extractor"
         )
-    steps = None if padding_mask is None else _take(by_name, batch, padding_mask, "padding_mask_extractor")[0]
+    steps = None if padding_mask is None else _take(signature, batch, padding_mask, "padding_mask_extractor")[0]
     call = placed(model, Call(value, names, extras.args, {**rest, **extras.kwargs}, _steps(steps)))
     _require_one_each(signature, call)
     size = call.batch_size
@@ -143,19 +141,19 @@ def _steps(mask: Any) -> Tensor | None:
 
 
 def _take(
-    keyword: Callable[[str], str | None], batch: Any, extractor: Extractor, role: str
+    signature: Signature, batch: Any, extractor: Extractor, role: str
 ) -> tuple[Structure, tuple[str | None, ...], tuple[bool, ...]]:
     """What ``extractor`` takes from ``batch``; for each value its keyword, and whether it is marked as `Shared`.
 
-    ``keyword`` says under which keyword a part of a name goes, or None to pass it by position.
+    The keyword is None for what goes by position, and `Unknown` for a key that no forward argument has.
     """
     if isinstance(extractor, Shared):
-        value, names, _ = _take(keyword, batch, extractor.extractor, role)
+        value, names, _ = _take(signature, batch, extractor.extractor, role)
         return value, names, (True,) * len(names)
     if isinstance(extractor, bool):
         raise TypeError(f"{role} must be an int, a str, a sequence of them, or a callable, but is {extractor!r}")
     if isinstance(extractor, (int, str)):
-        name = keyword(extractor) if isinstance(extractor, str) else None
+        name = (signature.keyword(extractor) or Unknown(extractor)) if isinstance(extractor, str) else None
         return part_of(batch, extractor), (name,), (False,)
     if callable(extractor):
         value = extractor(batch)
@@ -170,7 +168,7 @@ def _take(
     keywords: list[str | None] = []
     marks: list[bool] = []
     for part in extractor:
-        value, names, shared = _take(keyword, batch, part, role)
+        value, names, shared = _take(signature, batch, part, role)
         # What a callable returns by keyword goes by keyword here too; a tuple, such as a state (h, c), is one argument.
         by_keyword = isinstance(value, Mapping) and tuple(value) == names
         values += value.values() if by_keyword else [value]

@@ -52,11 +52,7 @@ class Signature:
         """Whether a batch's part ``name`` is a label, see `LABELS`. What the model does not run without is none."""
         return name in LABELS and name not in self.required
 
-    def keyword(self, name: str, any_keyword: bool = False) -> str | None:
-        """Under which keyword a batch's part ``name`` is passed; None to pass it by position.
-
-        A name that no argument has is passed as a keyword to a model that takes any, if it has no argument by position,
-        or with ``any_keyword``: where those are taken care of.
-        """
-        by_name = name in self.names or (self.open_ended and (any_keyword or not self.positional))
+    def keyword(self, name: str) -> str | None:
+        """Under which keyword a batch's part ``name`` is passed; None to pass it by position."""
+        by_name = name in self.names or (self.open_ended and not self.positional)
         return name if by_name else None
