@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.attributes import Attributes
+from pnpx.attributors.attributes import Attributes, explaining
 from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
 
 _LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
@@ -61,7 +61,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         _acquire(key, change)
         held.append(key)
 
-    with _random_state():
+    with _random_state(), explaining(model):
         try:
             with _lock:
                 for module in modules:
@@ -81,7 +81,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                     weight = getattr(module, "weight", None)
                     if getattr(module, "max_norm", None) is not None and isinstance(weight, Tensor):
                         hold(("rescaled", id(weight)), partial(_keep, weight))
-                hold(("attributes", id(model)), lambda: Attributes(model, buffers=False).put_all_back)
+                hold(("attributes", id(model)), lambda: Attributes(model).put_all_back)
                 hold("fast path", _without_fast_path)
                 hold("reentrance", without_reentrance)
                 recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]

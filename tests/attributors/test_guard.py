@@ -1,7 +1,9 @@
 """The model is left as it was found, whatever happens in between."""
 
+import copy
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -24,15 +26,15 @@ class Net(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self.register_buffer("last", None)
         self.register_buffer("replaced", torch.zeros(2))
-        self.fail_at, self.passes = fail_at, 0
+        self.fail_at, self.ran = fail_at, []
         self.conv.weight.requires_grad_(False)
         self.inner.eval()
         self.inner[1].train()
         self.norm.train()
 
     def forward(self, x):
-        self.passes += 1
-        if self.passes == self.fail_at:
+        self.ran.append(len(x))
+        if len(self.ran) == self.fail_at:
             raise KeyError("half-way")
         self.calls += 1
         self.replaced = self.replaced + 1
@@ -76,7 +78,7 @@ def test_left_as_found(kind, options, layer, method):
     model.head.weight.grad = torch.ones(3, 4)
     before = fingerprint(model)
     getattr(kind(model, layer=layer, **options), method)(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
-    assert model.passes > 0
+    assert model.ran
     assert fingerprint(model) == before
     assert torch.equal(model.head.weight.grad, torch.ones(3, 4)) and model.head.bias.grad is None
 
@@ -90,7 +92,7 @@ def test_left_as_found_after_an_exception(layer, fail_at):
     with pytest.raises(KeyError, match="half-way"):
         for _ in range(3):  # an exception during a trial pass is met again in a later one
             pnpx.SmoothGrad(model, layer=layer, n_iter=5, batch_size=2).attribute(torch.randn(2, 8), 0)
-            model.fail_at = model.passes + 1
+            model.fail_at = len(model.ran) + 1
     torch.set_rng_state(torch.tensor(before["random state"], dtype=torch.uint8))
     assert fingerprint(model) == before
 
@@ -333,13 +335,72 @@ def test_what_a_model_keeps_between_calls_is_for_each_pass_what_was_found(kind, 
     results = [explainer(model, layer=layer, n_iter=4, batch_size=size).attribute(x, 1) for size in (3, 7, 32)]
     for found in results[1:]:
         torch.testing.assert_close(found, results[0])
-    assert getattr(model, "state", "none") is before and model.calls > 1
+    assert getattr(model, "state", "none") is before and model.calls == used
     if layer is None:
         state = before[0] if used else None
         calm = explainer(model, noise_std=0.0, n_iter=2).attribute(x, 1)
         inputs = x.clone().requires_grad_()
         model.head(model.cell(inputs, state)[0][:, -1])[:, 1].sum().backward()
         torch.testing.assert_close(calm, inputs.grad.square() if explainer is pnpx.SquareGrad else 0 * inputs.grad)
+
+
+class Streams(nn.Module):
+    """Goes on where the last call ended: its memory is changed in place, or grows beside a counter of steps."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.linear, self.in_place = nn.Linear(4, 3), in_place
+        self.step, self.memory = 1, torch.ones(4, dtype=torch.float64) if in_place else None
+
+    def forward(self, x):
+        if self.in_place:
+            self.memory.mul_(0.5).add_(x.detach().mean(0))
+        else:
+            now = x.detach().mean(0, keepdim=True) * self.step
+            self.memory = now if self.memory is None else torch.cat([self.memory, now])
+            self.step += 1
+        return self.linear(x * self.memory.sum(0)) ** 2
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_memories_changed_in_place_or_with_a_counter_are_what_was_found(in_place):
+    torch.manual_seed(0)
+    model, x = Streams(in_place).double(), torch.randn(3, 4, dtype=torch.float64)
+    fresh = copy.deepcopy(model)
+    inputs = x.clone().requires_grad_()
+    fresh(inputs)[:, 1].sum().backward()
+    memory = model.memory
+    for _ in range(2):
+        torch.testing.assert_close(pnpx.Gradient(model).attribute(x, 1), inputs.grad)
+        torch.testing.assert_close(pnpx.SmoothGrad(model, noise_std=0.0, n_iter=5).attribute(x, 1), inputs.grad)
+    assert model.memory is memory and model.step == 1
+    assert not in_place or torch.equal(memory, torch.ones(4, dtype=torch.float64))
+
+
+def test_a_table_made_by_the_first_call_is_not_taken_from_other_threads():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.table = nn.ModuleList(nn.Linear(4, 4) for _ in range(4)), None
+
+        def forward(self, x):
+            if self.table is None:
+                self.table = torch.linspace(0, 1, 4)
+            for layer in self.layers:
+                x = torch.tanh(layer(x)) + self.table[None]
+            return x
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 4)
+    for _ in range(4):
+        model = Table()
+        expected = pnpx.SmoothGrad(model, n_iter=20, batch_size=2).attribute(x, 1)
+        assert model.table is None
+        with ThreadPoolExecutor(4) as pool:
+            jobs = [pool.submit(pnpx.SmoothGrad(model, n_iter=20, batch_size=2).attribute, x, 1) for _ in range(8)]
+            for job in jobs:
+                torch.testing.assert_close(job.result(), expected)
+        assert model.table is None
 
 
 def test_what_a_model_keeps_is_put_back_after_an_exception():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pnpx import IntegratedGradients, SmoothGrad, SquareGrad
 
@@ -104,6 +105,23 @@ def routes(model, hidden):
 def test_rows_that_take_different_ways_share_passes(layer):
     expected, _ = explained(routes, 2, layer, 2, replay=False)
     found, passes = explained(routes, 2, layer, 32)
+    torch.testing.assert_close(found, expected)
+    assert 24 in passes
+
+
+def packs(model, hidden):
+    """Steps of sequences of given lengths go through a recurrent net, which asks how many there are of each."""
+    lengths = torch.tensor([4, 2]).repeat(len(hidden) // 2 + 1)[: len(hidden)]
+    packed = pack_padded_sequence(hidden.reshape(-1, 4, 2), lengths, batch_first=True, enforce_sorted=False)
+    torch.manual_seed(1)
+    padded, _ = pad_packed_sequence(nn.LSTM(2, 2, batch_first=True).to(hidden)(packed)[0], batch_first=True)
+    return torch.reshape(input=padded, shape=(len(hidden), 8))
+
+
+@pytest.mark.parametrize("layer", [None, "a"])
+def test_packed_sequences_of_given_lengths_share_passes(layer):
+    expected, _ = explained(packs, 2, layer, 2, replay=False)
+    found, passes = explained(packs, 2, layer, 32)
     torch.testing.assert_close(found, expected)
     assert 24 in passes
 

@@ -155,9 +155,9 @@ def test_scores_that_are_not_finite_are_warned_of_and_no_steps_are_added(options
     model = nn.Sequential(nn.Identity(), Log())
     explainer = pnpx.IntegratedGradients(model, batch_size=1, **options)
     message = (
-        rf"^the score is not finite at the {start}, on the way from there or at the input, for 2 of 2 samples "
-        rf"\(0, 1\), so that no attributions can add up to the difference of scores; choose another {start}, at which "
-        r"the model gives finite scores; gap_tolerance=None turns this warning off$"
+        rf"^the score or its gradient is not finite at the {start}, on the way from there or at the input, for 2 of 2 "
+        rf"samples \(0, 1\), so that no attributions can add up to the difference of scores; choose another {start}, "
+        r"at which the model gives finite ones; gap_tolerance=None turns this warning off$"
     )
     with pytest.warns(RuntimeWarning, match=message) as caught:
         explainer.explain(X)
