@@ -434,6 +434,7 @@ def test_buffers_written_past_autograd_are_restored_in_their_own_memory():
     assert first.tolist() == [1]  # still the same memory
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="compiled code has no stance before PyTorch 2.6")
 def test_two_threads_leave_compiling_on():
     import torch._dynamo
 
