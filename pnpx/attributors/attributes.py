@@ -8,6 +8,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate, chain, pairwise
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +21,9 @@ _INTERNAL = frozenset([*nn.Module().__dict__, "forward"])  # ``forward`` is wrap
 _LARGEST = 16 * 2**20  # bytes; larger tensors are tables, which no forward pass writes to
 _NOTHING = object()
 
-_lock = threading.Lock()
-_users: dict[int, Counter[int]] = {}
-"""The threads that explain a model, by its id, each with how many times over."""
-
 
 class _Copied(NamedTuple):
+    tensor: Tensor
     version: int
     copy: Tensor
 
@@ -36,8 +35,72 @@ class _Change(NamedTuple):
     copy: Tensor | None
 
 
+class Found:
+    """The attributes and buffers of the modules of a model, as they are when this is made."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+        # Flat, and compared as a whole: most models keep nothing, and have hundreds of modules.
+        self._homes = [home for module in modules for home in (module.__dict__, module._buffers)]
+        self._names = [*chain.from_iterable(self._homes)]
+        self._values = [*chain.from_iterable(home.values() for home in self._homes)]
+        self._starts = [0, *accumulate(map(len, self._homes))]
+        # Buffers changed in place are the business of `guard`.
+        kinds = {kind for kind in set(map(type, self._plain())) if issubclass(kind, Tensor)}
+        kept = (value for value in self._plain() if type(value) in kinds) if kinds else ()
+        self._copies = {
+            id(value): _Copied(value, value._version, value.detach().clone())
+            for value in kept
+            if not value.is_inference() and value.numel() * value.element_size() <= _LARGEST
+        }
+
+    def _plain(self) -> Iterator[Any]:
+        return chain.from_iterable(home.values() for home in self._homes[::2])
+
+    def changed(self, buffers: bool = True) -> list[_Change]:
+        """What has changed since, in the modules that keep a tensor; with ``buffers``, which are others now as well."""
+        if self._is_as_it_was():
+            return []
+        found = []
+        spans = zip(self._homes, pairwise(self._starts), strict=True)
+        for (plain, of_plain), (buffered, of_buffers) in zip(spans, spans, strict=True):
+            moved = [*self._changes(plain, *of_plain)]
+            replaced = [*self._changes(buffered, *of_buffers)]
+            if any(change.copy is not None or _keeps(change) for change in (*moved, *replaced)):
+                found += [*moved, *replaced] if buffers else moved
+        return found
+
+    def _is_as_it_was(self) -> bool:
+        return (
+            all(copied.tensor._version == copied.version for copied in self._copies.values())
+            and sum(map(len, self._homes)) == len(self._values)
+            and all(map(is_, chain.from_iterable(home.values() for home in self._homes), self._values))
+            and [*chain.from_iterable(self._homes)] == self._names
+        )
+
+    def _changes(self, home: dict[str, Any], start: int, stop: int) -> Iterator[_Change]:
+        before = dict(zip(self._names[start:stop], self._values[start:stop], strict=True))
+        for name in before if home.keys() == before.keys() else home.keys() | before.keys():
+            old = before.get(name, _NOTHING)
+            copied = self._copies.get(id(old))
+            copy = copied.copy if copied is not None and old._version != copied.version else None
+            if name not in _INTERNAL and (copy is not None or home.get(name, _NOTHING) is not old):
+                yield _Change(home, name, old, copy)
+
+
+class _Explained:
+    """A model that is explained: as it was found, and by which threads, each with how many times over."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found, self.threads = Found(model), Counter[int]()
+
+
+_lock = threading.Lock()
+_explained: dict[int, _Explained] = {}
+
+
 class Attributes:
-    """The attributes of the modules of a model, as they are when this is made.
+    """The attributes of the modules of a model, as they are when this is made, or when its explanation began.
 
     They are put back where a module keeps tensors between passes: those that were replaced, or changed in place, and
     whatever else that module has set meanwhile, such as a counter of steps. What is in lists, mappings and objects of
@@ -46,16 +109,9 @@ class Attributes:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = id(model)
-        modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-        homes = [(module.__dict__, module._buffers) for module in modules]
-        self._before = [(plain, dict(plain), buffers, dict(buffers)) for plain, buffers in homes]
-        # Buffers changed in place are the business of `guard`.
-        kept = (value for module in modules for value in module.__dict__.values() if isinstance(value, Tensor))
-        self._copies = {
-            id(value): _Copied(value._version, value.detach().clone())
-            for value in kept
-            if not value.is_inference() and value.numel() * value.element_size() <= _LARGEST
-        }
+        with _lock:
+            explained = _explained.get(self._model)
+        self._found = Found(model) if explained is None else explained.found
         self._moved: list[_Change] | None = None
 
     @contextmanager
@@ -69,55 +125,41 @@ class Attributes:
         try:
             yield
         except BaseException:
-            self._put_back(self._changed())
+            self._put_back(self._found.changed())
             raise
         if self._moved is None:
-            self._moved = self._changed()
-
-    def put_all_back(self) -> None:
-        """Undo whatever has changed, whoever explains the model; but for buffers, which `guard` restores."""
-        _undo(self._changed(buffers=False))
+            self._moved = self._found.changed()
 
     def _put_back(self, changes: list[_Change]) -> None:
         if changes:
             with _lock:  # nobody begins meanwhile
-                if len(_users.get(self._model, ())) <= 1:
+                explained = _explained.get(self._model)
+                if explained is None or len(explained.threads) <= 1:
                     _undo(changes)
-
-    def _changed(self, buffers: bool = True) -> list[_Change]:
-        found = []
-        for plain, plain_before, buffered, buffers_before in self._before:
-            moved = [*self._changes(plain, plain_before)]
-            of_buffers = [*self._changes(buffered, buffers_before)]
-            if any(change.copy is not None or _keeps(change) for change in (*moved, *of_buffers)):
-                found += [*moved, *of_buffers] if buffers else moved
-        return found
-
-    def _changes(self, home: dict[str, Any], before: dict[str, Any]) -> Iterator[_Change]:
-        for name in before if home.keys() == before.keys() else home.keys() | before.keys():
-            old = before.get(name, _NOTHING)
-            copied = self._copies.get(id(old))
-            copy = copied.copy if copied is not None and old._version != copied.version else None
-            if name not in _INTERNAL and (copy is not None or home.get(name, _NOTHING) is not old):
-                yield _Change(home, name, old, copy)
 
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[None]:
-    """Note that this thread explains ``model``."""
-    thread = threading.get_ident()
+    """This thread explains ``model``; when the last one has, the attributes are put back, but for buffers.
+
+    Those `guard` restores.
+    """
+    key, thread = id(model), threading.get_ident()
     with _lock:
-        _users.setdefault(id(model), Counter())[thread] += 1
+        if key not in _explained:
+            _explained[key] = _Explained(model)
+        explained = _explained[key]
+        explained.threads[thread] += 1
     try:
         yield
     finally:
         with _lock:
-            threads = _users[id(model)]
-            threads[thread] -= 1
-            if not threads[thread]:
-                del threads[thread]
-            if not threads:
-                del _users[id(model)]
+            explained.threads[thread] -= 1
+            if not explained.threads[thread]:
+                del explained.threads[thread]
+            if not explained.threads:
+                del _explained[key]
+                _undo(explained.found.changed(buffers=False))
 
 
 def _keeps(change: _Change) -> bool:

@@ -38,6 +38,8 @@ _MAKES_LIKE = _called(
     *("reshape", "split", "tensor_split", "tile", "unflatten", "view"),
 )
 _PACKS = frozenset(["_pack_padded_sequence", "_pad_packed_sequence"])
+# Only these may decide something, or select; most functions of a pass are others.
+_TELLING = _READS | _SELECTS | _SIZES | _MAKES | _MAKES_LIKE | {Tensor.__getitem__, torch.where}
 _PLAIN = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
 
 
@@ -58,17 +60,25 @@ class Decisions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.made or not self._any(self._followed, (args, kwargs)):
+        if self.made:
             return func(*args, **kwargs)
-        self.made = self._decides(func, args, kwargs)
+        given = _given(args, kwargs)
+        if not any(id(tensor) in self._followed for tensor in given):
+            return func(*args, **kwargs)
+        telling = func in _TELLING
+        self.made = telling and self._decides(func, args, kwargs)
         found = func(*args, **kwargs)
+        if type(found) is Tensor and not telling and not self._selected:
+            self._followed[id(found)] = found
+            return found
         packs = getattr(func, "__name__", "") in _PACKS and not self._any(self._followed, args[1:])
         new = found[:1] if packs else found  # what is beside the data goes by the lengths given, not by the data
         changed = args[0] if func is Tensor.__setitem__ else kwargs.get("out")
         self._followed.update({id(tensor): tensor for tensor in _tensors((new, changed))})
-        for tensor in _tensors(new):
-            if lengths := self._selection(func, args, kwargs, tensor):
-                self._selected[id(tensor)] = lengths
+        if telling or self._selected:
+            for tensor in _tensors(new):
+                if lengths := self._selection(func, args, kwargs, given, tensor):
+                    self._selected[id(tensor)] = lengths
         return found
 
     def _decides(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -85,9 +95,14 @@ class Decisions(TorchFunctionMode):
         return False
 
     def _selection(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], found: Tensor
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        given: list[Tensor],
+        found: Tensor,
     ) -> set[int]:
-        """The lengths of axes of what ``func`` gives that depend on numbers."""
+        """The lengths of axes of ``found``, which ``func`` makes of the tensors ``given``, that depend on numbers."""
         if func in _SELECTS or (func is torch.where and len(args) + len(kwargs) == 1):
             return set(found.shape[:1] if func not in _REPEATS else found.shape)
         if func is Tensor.__getitem__:
@@ -96,7 +111,6 @@ class Decisions(TorchFunctionMode):
                 return set(found.shape[:1] if masks[0] is args[1] else found.shape)
         # What is computed from a selection is as long, but not where it is summed up, or put back among the others,
         # which come first then.
-        given = list(_tensors((args, kwargs)))
         if given and id(given[0]) not in self._selected and given[0].shape == found.shape:
             return set()
         return set().union(*(self._selected.get(id(tensor), set()) for tensor in given)) & set(found.shape)
@@ -106,6 +120,17 @@ class Decisions(TorchFunctionMode):
         return any(id(tensor) in known for tensor in _tensors(value))
 
 
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors among the arguments of a function. Every one of the pass comes by here, so it is not to take time."""
+    given = []
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if isinstance(value, Tensor):
+            given.append(value)
+        elif type(value) not in _PLAIN:
+            given += _tensors(value)
+    return given
+
+
 def _slices(index: Any) -> list[slice]:
     return [one for one in (index if isinstance(index, tuple) else (index,)) if isinstance(one, slice)]
 
@@ -113,7 +138,7 @@ def _slices(index: Any) -> list[slice]:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
-    elif type(value) in _PLAIN:  # most arguments are: asked first, since every function of the pass comes by here
+    elif type(value) in _PLAIN:
         return
     elif type(value) is slice:
         yield from _tensors((value.start, value.stop, value.step))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.attributes import Attributes, explaining
+from pnpx.attributors.attributes import explaining
 from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
 
 _LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
@@ -61,7 +61,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         _acquire(key, change)
         held.append(key)
 
-    with _random_state(), explaining(model):
+    with _random_state():
         try:
             with _lock:
                 for module in modules:
@@ -78,17 +78,16 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                     elif key in _held:  # another thread has frozen it already
                         hold(key, _nothing_to_do)
                 for module in modules:
-                    weight = getattr(module, "weight", None)
-                    if getattr(module, "max_norm", None) is not None and isinstance(weight, Tensor):
+                    if _rescales(module) and isinstance(weight := getattr(module, "weight", None), Tensor):
                         hold(("rescaled", id(weight)), partial(_keep, weight))
-                hold(("attributes", id(model)), lambda: Attributes(model).put_all_back)
                 hold("fast path", _without_fast_path)
                 hold("reentrance", without_reentrance)
                 recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
                 if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
                     # cuDNN's recurrent nets can be differentiated in train mode only.
                     hold("cudnn", _without_cudnn)
-            yield
+            with explaining(model):
+                yield
         finally:
             _release(held)
             for module in bare:
@@ -132,6 +131,12 @@ def _without_compiling() -> Callable[[], None]:
 def _trains(module: nn.Module) -> bool:
     """Whether ``module`` is in train mode; one that `torch.jit.freeze` has made knows no mode, and is in eval mode."""
     return bool(getattr(module, "training", False))
+
+
+def _rescales(module: nn.Module) -> bool:
+    # Modules are slow to say that they have no such attribute, and there are hundreds of them.
+    held = "max_norm" in module.__dict__ or hasattr(type(module), "max_norm")
+    return held and getattr(module, "max_norm", None) is not None
 
 
 def _quieten(module: nn.Module) -> Callable[[], None]:

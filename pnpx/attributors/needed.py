@@ -5,7 +5,7 @@ would cost more than all else that a replay does, and keeping them holds memory.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -91,9 +91,21 @@ class Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in _METADATA and any(id(leaf) in self._held for leaf in _leaves((args, kwargs))):
+        if self._held and func not in _METADATA and (self._stands_in(args) or self._stands_in(kwargs.values())):
             args, kwargs = self._filled(args), self._filled(kwargs)
         return func(*args, **kwargs)
+
+    def _stands_in(self, values: Iterable[Any]) -> bool:
+        for value in values:
+            if isinstance(value, Tensor):
+                if id(value) in self._held:
+                    return True
+            elif type(value) in (tuple, list):
+                if self._stands_in(value):
+                    return True
+            elif type(value) is dict and self._stands_in(value.values()):
+                return True
+        return False
 
     def _filled(self, value: Any) -> Any:
         if isinstance(value, Tensor) and id(value) in self._held:
@@ -107,13 +119,3 @@ class Watch(TorchFunctionMode):
         if type(value) is dict:
             return {key: self._filled(item) for key, item in value.items()}
         return value
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if type(value) in (tuple, list):
-        for item in value:
-            yield from _leaves(item)
-    elif type(value) is dict:
-        yield from _leaves(list(value.values()))
-    else:
-        yield value
