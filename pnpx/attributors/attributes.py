@@ -73,9 +73,8 @@ class Found:
     def _is_as_it_was(self) -> bool:
         return (
             all(copied.tensor._version == copied.version for copied in self._copies.values())
-            and sum(map(len, self._homes)) == len(self._values)
-            and all(map(is_, chain.from_iterable(home.values() for home in self._homes), self._values))
             and [*chain.from_iterable(self._homes)] == self._names
+            and all(map(is_, chain.from_iterable(home.values() for home in self._homes), self._values))
         )
 
     def _changes(self, home: dict[str, Any], start: int, stop: int) -> Iterator[_Change]:
