@@ -1,7 +1,7 @@
 """A configuration as it was written: the YAML text, the overrides from the command line, and where each key stands."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -82,16 +82,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             # Aliases of aliases are a few lines to write, and more than any memory holds to read.
             said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
             raise ConfigError([f"{path}: {said}"])
-        if match := re.search(r"\$\{\s*[\w.]+\s*:", "\n".join([text, *overrides])):
-            # A resolver such as oc.env would put secrets of whoever runs a configuration into its report.
-            said = f"{match[0]}...}} calls a resolver; only references to keys, ${{key}}, are allowed"
-            raise ConfigError([f"{path}: {said}"])
         config = _spelled_out(OmegaConf.create(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = error.problem or str(error.context or "").rstrip(".")
         raise ConfigError([f"{path}:{line}: no valid YAML: {reason}"]) from None
-    except (YAMLError, OmegaConfBaseException, RecursionError) as error:
+    except ConfigError:
+        raise
+    except (YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:  # the last: a number is too long
         raise ConfigError([f"{path}: no valid YAML: {_first_line(error)}"]) from None
 
     lines: dict[KeyPath, int] = {}
@@ -116,16 +114,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             continue
         config = _spelled_out(config)
         placed[place] = override
+    raw: Any = OmegaConf.to_container(config)
+    source = Source(path, raw, lines, placed, text)
+    problems += [source.problem(keys, said) for keys, said in _calls(raw, ())]
     if problems:
         raise ConfigError(problems)
     try:
         data: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, RecursionError) as error:
-        raw: Any = OmegaConf.to_container(config)
-        source = Source(path, raw, lines, placed, text)
+        yaml = OmegaConf.to_yaml(config)
+    except (OmegaConfBaseException, RecursionError, ValueError) as error:
         keys = _keys(str(getattr(error, "full_key", None) or ""))
         raise ConfigError([source.problem(keys, _lower_first(_first_line(error)))]) from None
-    return Source(path, data, lines, placed, OmegaConf.to_yaml(config))
+    return Source(path, data, lines, placed, yaml)
 
 
 def shown(given: object) -> str:
@@ -188,6 +188,20 @@ def _number(node: Any, keys: KeyPath, lines: dict[KeyPath, int]) -> None:
             name = (*keys, index)
             _number(value, name, lines)
             lines[name] = value.start_mark.line + 1
+
+
+def _calls(value: Any, keys: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Where below ``value``, as YAML and overrides have made it, a resolver is called, or may be; and words for it.
+
+    One such as oc.env would put secrets of whoever runs a configuration into its report.
+    """
+    if isinstance(value, str):
+        # A reference inside of a reference may make up any text, the call of a resolver as well.
+        if match := re.search(r"\$\{[^}]*?[$:{]", value, re.DOTALL):
+            yield keys, f"{match[0]}...}} calls a resolver, or may; only references to keys, ${{key}}, are allowed"
+    elif isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _calls(item, (*keys, key))
 
 
 def _spelled_out(config: Any) -> Any:

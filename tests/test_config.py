@@ -1,6 +1,7 @@
 """Each problem of a configuration is one line: its place, its key path, what is wrong, and the nearest name."""
 
 import os
+import re
 import sys
 from threading import Thread
 
@@ -12,6 +13,7 @@ from pnpx.config import ConfigError, ModelChoice, read
 from pnpx.pipeline import run
 from pnpx.plan import plan
 from pnpx.shipped import configs, find
+from pnpx.source import load
 
 GOOD = """\
 model: digits_cnn
@@ -543,7 +545,14 @@ def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
     ("output: .", r"output: would overwrite this configuration with the one as run, config.yaml"),
     ('output: "a\\0b"', r"output: must be the name of a folder, but holds a null character"),
     ('output: "${"', r"no valid YAML"),
-    ("output: out\ntitle: ${oc.env:HOME}", r"\$\{oc.env:...\} calls a resolver; only references to keys"),
+    ("output: out\ntitle: ${oc.env:HOME}", r"config.yaml:5: title: \$\{oc.env:...\} calls a resolver, or may; only"),
+    # As YAML reads it, and not as it is written.
+    ('output: out\ntitle: "$\\x7boc.env:HOME}"', r"calls a resolver"),
+    ('output: out\ntitle: "${oc.env\\x3aHOME}"', r"calls a resolver"),
+    ('output: out\ntitle: "${oc.env\\\n  :HOME}"', r"calls a resolver"),
+    ("output: oc.env\ntitle: '${${output}:HOME}'", r"calls a resolver"),
+    ("output: out\nseed: 1" + 5000 * "0", r"no valid YAML: Exceeds the limit \(4300"),
+    ("output: out\nseed: 0x" + 5000 * "f", r"exceeds the limit \(4300"),
 ])
 def test_configurations_that_would_do_harm(tmp_path, monkeypatch, more, problem):
     monkeypatch.chdir(tmp_path)
@@ -551,6 +560,15 @@ def test_configurations_that_would_do_harm(tmp_path, monkeypatch, more, problem)
     config.write_text(f"model: digits_rnn\ndata: {{samples: 1}}\nexplainers: [{{name: Gradient}}]\n{more}\n")
     with pytest.raises(ConfigError, match=problem):
         plan(config)
+
+
+def test_overrides_call_no_resolver_and_references_to_keys_are_allowed(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: m\ndata: d\nexplainers: [Gradient]\noutput: out\ntitle: '${model} ${explainers[0].name}'\n")
+    assert load(config).data["title"] == "m Gradient"
+    override = r'title="${oc.env\x3aHOME}"'
+    with pytest.raises(ConfigError, match=f"^{re.escape(override)}: title: .*calls a resolver"):
+        load(config, [override])
 
 
 @pytest.mark.parametrize("name", sorted(configs()))
