@@ -7,7 +7,7 @@ what was there, and at the end it is there again.
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate, chain, pairwise
 from operator import is_
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pnpx.attributors.wrapping import unwrapped
 from pnpx.structure import tensors
 
 _INTERNAL = frozenset([*nn.Module().__dict__, "forward"])  # ``forward`` is wrapped while a model is explained
@@ -40,50 +41,55 @@ class Found:
 
     def __init__(self, model: nn.Module) -> None:
         modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-        # Flat, and compared as a whole: most models keep nothing, and have hundreds of modules.
         self._homes = [home for module in modules for home in (module.__dict__, module._buffers)]
-        self._names = [*chain.from_iterable(self._homes)]
-        self._values = [*chain.from_iterable(home.values() for home in self._homes)]
-        self._starts = [0, *accumulate(map(len, self._homes))]
-        # Buffers changed in place are the business of `guard`.
-        kinds = {kind for kind in set(map(type, self._plain())) if issubclass(kind, Tensor)}
-        kept = (value for value in self._plain() if type(value) in kinds) if kinds else ()
+        # Copied one by one, as other threads may change them; then flat, and compared as a whole: most models keep
+        # nothing, and have hundreds of modules.
+        copies = [dict(home) for home in self._homes]
+        self._names = [*chain.from_iterable(copies)]
+        self._values = [*chain.from_iterable(home.values() for home in copies)]
+        self._starts = [0, *accumulate(map(len, copies))]
+        kinds = {kind for kind in set(map(type, self._values)) if issubclass(kind, Tensor)}
+        kept = (value for value in self._values if type(value) in kinds) if kinds else ()
         self._copies = {
             id(value): _Copied(value, value._version, value.detach().clone())
             for value in kept
             if not value.is_inference() and value.numel() * value.element_size() <= _LARGEST
         }
-
-    def _plain(self) -> Iterator[Any]:
-        return chain.from_iterable(home.values() for home in self._homes[::2])
+        self._keeping: set[int] = set()  # which modules, by number, were seen to keep a tensor
 
     def changed(self, buffers: bool = True) -> list[_Change]:
-        """What has changed since, in the modules that keep a tensor; with ``buffers``, which are others now as well."""
+        """What has changed since, in the modules that keep a tensor; without ``buffers``, but for those."""
         if self._is_as_it_was():
             return []
         found = []
-        spans = zip(self._homes, pairwise(self._starts), strict=True)
-        for (plain, of_plain), (buffered, of_buffers) in zip(spans, spans, strict=True):
-            moved = [*self._changes(plain, *of_plain)]
-            replaced = [*self._changes(buffered, *of_buffers)]
+        spans = enumerate(pairwise(self._starts))
+        for (number, of_plain), (_, of_buffers) in zip(spans, spans, strict=True):
+            moved = [*self._changes(self._homes[number], *of_plain)]
+            replaced = [*self._changes(self._homes[number + 1], *of_buffers)]
             if any(change.copy is not None or _keeps(change) for change in (*moved, *replaced)):
+                self._keeping.add(number)
+            if number in self._keeping:
                 found += [*moved, *replaced] if buffers else moved
         return found
 
     def _is_as_it_was(self) -> bool:
-        return (
-            all(copied.tensor._version == copied.version for copied in self._copies.values())
-            and [*chain.from_iterable(self._homes)] == self._names
-            and all(map(is_, chain.from_iterable(home.values() for home in self._homes), self._values))
-        )
+        try:
+            return (
+                all(copied.tensor._version == copied.version for copied in self._copies.values())
+                and [*chain.from_iterable(self._homes)] == self._names
+                and all(map(is_, chain.from_iterable(home.values() for home in self._homes), self._values))
+            )
+        except RuntimeError:  # another thread has changed one meanwhile
+            return False
 
     def _changes(self, home: dict[str, Any], start: int, stop: int) -> Iterator[_Change]:
         before = dict(zip(self._names[start:stop], self._values[start:stop], strict=True))
-        for name in before if home.keys() == before.keys() else home.keys() | before.keys():
+        now = dict(home)
+        for name in before if now.keys() == before.keys() else now.keys() | before.keys():
             old = before.get(name, _NOTHING)
             copied = self._copies.get(id(old))
             copy = copied.copy if copied is not None and old._version != copied.version else None
-            if name not in _INTERNAL and (copy is not None or home.get(name, _NOTHING) is not old):
+            if name not in _INTERNAL and (copy is not None or now.get(name, _NOTHING) is not old):
                 yield _Change(home, name, old, copy)
 
 
@@ -92,6 +98,8 @@ class _Explained:
 
     def __init__(self, model: nn.Module) -> None:
         self.found, self.threads = Found(model), Counter[int]()
+        self.passing = threading.RLock()
+        self.keeps: bool | None = None  # whether its passes leave something; None: none has been looked at
 
 
 _lock = threading.Lock()
@@ -99,7 +107,7 @@ _explained: dict[int, _Explained] = {}
 
 
 class Attributes:
-    """The attributes of the modules of a model, as they are when this is made, or when its explanation began.
+    """The attributes and buffers of the modules of a model, as they are when this is made, or its explanation began.
 
     They are put back where a module keeps tensors between passes: those that were replaced, or changed in place, and
     whatever else that module has set meanwhile, such as a counter of steps. What is in lists, mappings and objects of
@@ -107,34 +115,37 @@ class Attributes:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = id(model)
+        model = unwrapped(model)
         with _lock:
-            explained = _explained.get(self._model)
-        self._found = Found(model) if explained is None else explained.found
-        self._moved: list[_Change] | None = None
+            explained = _explained.get(id(model))
+        self._explained = _Explained(model) if explained is None else explained
+        self._looked = False
 
     @contextmanager
     def as_found(self) -> Iterator[None]:
         """Around a pass: what it finds is what was there first.
 
-        Only the first pass is looked at for what passes change: to look each time would take time. While others explain
-        the model, nothing is put back: what they have made, such as a table, they may be about to use.
+        Only the first pass is looked at for whether it leaves something: to look each time would take time. Of a model
+        whose passes do, no two run at once, whichever threads they are of.
         """
-        self._put_back(self._moved or [])
-        try:
-            yield
-        except BaseException:
-            self._put_back(self._found.changed())
-            raise
-        if self._moved is None:
-            self._moved = self._found.changed()
+        explained = self._explained
+        with explained.passing if explained.keeps is not False else nullcontext():
+            if explained.keeps or not self._looked:
+                self._put_back()
+            try:
+                yield
+            except BaseException:
+                self._put_back()
+                raise
+            if not self._looked:
+                self._looked = True
+                explained.keeps = bool(explained.keeps or explained.found.changed())
 
-    def _put_back(self, changes: list[_Change]) -> None:
-        if changes:
-            with _lock:  # nobody begins meanwhile
-                explained = _explained.get(self._model)
-                if explained is None or len(explained.threads) <= 1:
-                    _undo(changes)
+    def _put_back(self) -> None:
+        explained = self._explained
+        if changes := explained.found.changed():
+            explained.keeps = True
+            _undo(changes, apart=True)
 
 
 @contextmanager
@@ -143,7 +154,8 @@ def explaining(model: nn.Module) -> Iterator[None]:
 
     Those `guard` restores.
     """
-    key, thread = id(model), threading.get_ident()
+    model, thread = unwrapped(model), threading.get_ident()
+    key = id(model)
     with _lock:
         if key not in _explained:
             _explained[key] = _Explained(model)
@@ -166,12 +178,15 @@ def _keeps(change: _Change) -> bool:
     return bool(tensors(change.old) or tensors(change.home.get(change.name)))
 
 
-def _undo(changes: list[_Change]) -> None:
+def _undo(changes: list[_Change], apart: bool = False) -> None:
+    """Put back what was there; ``apart``: a copy of what was changed in place, which the graph of a pass may hold."""
     for home, name, old, copy in changes:
         if old is _NOTHING:
             home.pop(name, None)
+        elif copy is not None and apart:
+            home[name] = copy.clone()
         else:
             home[name] = old
-        if copy is not None:
-            with torch.no_grad():
-                old.data.copy_(copy)
+            if copy is not None:
+                with torch.no_grad():
+                    old.data.copy_(copy)

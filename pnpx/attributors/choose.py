@@ -8,6 +8,7 @@ from pnpx.attributors.base import Attributor
 from pnpx.attributors.input import InputAttributor
 from pnpx.attributors.layer import LayerAttributor
 from pnpx.attributors.places import Layer, ModulePlace, resolve, resolve_all
+from pnpx.attributors.wrapping import unwrapped, wrapping
 
 
 def attributor_for(
@@ -33,23 +34,9 @@ def attributor_for(
     return LayerAttributor(inner, resolve_all(inner, names), tap, True, replay)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module in what ``torch.compile``, ``DataParallel`` or the distributed wrappers made of it."""
-    while (name := _wrapping(model)) is not None:
-        model = getattr(model, name)
-    return model
-
-
-def _wrapping(model: nn.Module) -> str | None:
-    """Under which name a wrapper holds the wrapped module; None if ``model`` is no wrapper."""
-    if type(model).__name__ == "OptimizedModule":
-        return "_orig_mod"
-    return "module" if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else None
-
-
 def _inside(model: nn.Module, layer: str | nn.Module) -> str | nn.Module:
     """``layer`` as it is called inside the wrappers: what is named from outside works as well."""
-    while (name := _wrapping(model)) is not None:
+    while (name := wrapping(model)) is not None:
         if isinstance(layer, str):
             layer = layer.removeprefix(f"{name}.")
         model = getattr(model, name)

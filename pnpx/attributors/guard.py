@@ -48,6 +48,9 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     found = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     parameters = {id(parameter): parameter for parameter in found}
     for parameter in parameters.values():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            name = next(name for name, one in model.named_parameters() if one is parameter)
+            raise RuntimeError(f"the model's {name!r} has no shape yet; run the model once, on any batch, to make it")
         if parameter.is_inference():
             name = next(name for name, one in model.named_parameters() if one is parameter)
             raise RuntimeError(

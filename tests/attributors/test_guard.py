@@ -1,6 +1,7 @@
 """The model is left as it was found, whatever happens in between."""
 
 import copy
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -332,7 +333,8 @@ def test_what_a_model_keeps_between_calls_is_for_each_pass_what_was_found(kind, 
     if used:
         model(x)
     before = getattr(model, "state", "none")
-    results = [explainer(model, layer=layer, n_iter=4, batch_size=size).attribute(x, 1) for size in (3, 7, 32)]
+    sizes = (3, 7, 32) if used else (1, 2, 3, 7, 32)  # a state from before is of three samples
+    results = [explainer(model, layer=layer, n_iter=4, batch_size=size).attribute(x, 1) for size in sizes]
     for found in results[1:]:
         torch.testing.assert_close(found, results[0])
     assert getattr(model, "state", "none") is before and model.calls == used
@@ -342,6 +344,99 @@ def test_what_a_model_keeps_between_calls_is_for_each_pass_what_was_found(kind, 
         inputs = x.clone().requires_grad_()
         model.head(model.cell(inputs, state)[0][:, -1])[:, 1].sum().backward()
         torch.testing.assert_close(calm, inputs.grad.square() if explainer is pnpx.SquareGrad else 0 * inputs.grad)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_each_piece_of_a_batch_starts_from_what_was_found(size):
+    torch.manual_seed(0)
+    model, x = Remembers("attribute").double(), torch.randn(5, 4, 4, dtype=torch.float64)
+    inputs = x.clone().requires_grad_()
+    expected = model.head(model.cell(inputs)[0][:, -1])
+    expected[:, 1].sum().backward()
+    found = pnpx.Gradient(model, batch_size=size).explain(x, 1)
+    torch.testing.assert_close(found.attributions, inputs.grad.float(), check_dtype=False)
+    torch.testing.assert_close(found.output, expected.detach(), check_dtype=False)
+    # Explained one after the other, as one is computed from the other.
+    apart = [pnpx.SmoothGrad(model, layer=layer, n_iter=3).attribute(x, 1) for layer in ("cell:input", "head:input")]
+    both = pnpx.SmoothGrad(model, layer=["cell:input", "head:input"], n_iter=3, batch_size=size).attribute(x, 1)
+    torch.testing.assert_close(both, tuple(apart))
+    wrapped = pnpx.SmoothGrad(nn.DataParallel(model), layer="cell:input", n_iter=3, batch_size=size).attribute(x, 1)
+    torch.testing.assert_close(wrapped, apart[0])
+    assert model.state is None and model.calls == 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("memory", ["replaced", "attribute in place", "buffer in place"])
+def test_threads_each_start_from_what_was_found(memory, threads):
+    class Drifts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.steps, kept = 0, torch.ones(6, dtype=torch.float64)
+            if memory == "buffer in place":
+                self.register_buffer("kept", kept)
+            else:
+                self.kept = kept
+
+        def forward(self, x):
+            self.steps += 1
+            hidden = torch.tanh(self.linear(x) + self.steps)
+            if memory == "replaced":
+                self.kept = self.kept * 0.5
+            else:
+                self.kept.mul_(0.5)
+            return self.head(hidden * self.kept)  # autograd keeps it until the backward pass
+
+    torch.manual_seed(0)
+    model, x = Drifts().double(), torch.randn(4, 4, dtype=torch.float64)
+    inputs, alone = x.clone().requires_grad_(), copy.deepcopy(model)
+    alone(inputs)[:, 1].sum().backward()
+    kept = model.kept
+
+    def explain(layer):
+        return [
+            pnpx.Gradient(model, layer=layer, batch_size=3).attribute(x, 1),
+            pnpx.SmoothGrad(model, layer=layer, noise_std=0.0, n_iter=7, batch_size=4).attribute(x, 1),
+        ]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for job in [pool.submit(explain, layer) for layer in (None, "linear:input", "x") * threads]:
+            for found in job.result():
+                torch.testing.assert_close(found, inputs.grad.float(), check_dtype=False)
+    assert model.kept is kept and kept.tolist() == [1.0] * 6 and model.steps == 0
+
+
+def test_a_lazy_model_is_to_run_first():
+    model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
+    with raises(RuntimeError, "the model's '0.weight' has no shape yet; run the model once, on any batch, to make it"):
+        pnpx.Gradient(model).attribute(torch.ones(2, 4), 0)
+    with torch.no_grad():
+        model(torch.ones(2, 4))
+    assert pnpx.Gradient(model).attribute(torch.ones(2, 4), 0).shape == (2, 4)
+
+
+def test_two_models_with_parts_in_common_are_explained_by_threads():
+    backbone = nn.Sequential(*(nn.Linear(4, 4) for _ in range(20)))
+    for number, layer in enumerate(backbone):
+        layer.table = torch.full((2,), float(number))
+    models = [nn.Sequential(backbone, nn.Linear(4, 2)) for _ in range(2)]
+    before = [dict(module.__dict__) for model in models for module in model.modules()]
+
+    def explain(model):
+        for _ in range(40):
+            pnpx.Gradient(model, layer="0.3").attribute(torch.ones(2, 4), 0)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for job in [pool.submit(explain, model) for model in models * 2]:
+                job.result()
+    finally:
+        sys.setswitchinterval(interval)
+    after = [module.__dict__ for model in models for module in model.modules()]
+    for one, other in zip(after, before, strict=True):
+        assert one.keys() == other.keys() and all(one[name] is other[name] for name in one)
 
 
 class Streams(nn.Module):
