@@ -149,6 +149,7 @@ def test_gradients(as_list, batch_size):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
     smooth = pnpx.SmoothGrad(model, score="detection", batch_size=batch_size, noise_level=0.0, n_iter=4)
     torch.testing.assert_close(smooth.attribute(x, wanted), expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(smooth.attribute(x, tuple(wanted)), expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("targets, output, message", [

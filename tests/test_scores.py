@@ -301,9 +301,10 @@ def test_splitting_copies():
     (None, None), (3, 3), ((1, 2), (1, 2)), ([4, 5, 6], [5, 6]), ([4], [4]), (torch.tensor([4]), torch.tensor([4])),
     (torch.tensor([4, 5, 6]), torch.tensor([5, 6])), (np.array([4, 5, 6]), np.array([5, 6])),
     (torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.tensor([[3, 4], [5, 6]])), (torch.ones(3), torch.ones(3)),
-    (np.ones(3), np.ones(3)), ([1.0, -1.0, 0.0], [1.0, -1.0, 0.0]), (torch.eye(3), torch.eye(3)[1:]),
+    (np.ones(3), np.ones(3)), ([1.0, -1.0, 0.0], [1.0, -1.0, 0.0]),
+    (torch.eye(3), torch.eye(3)), (torch.eye(3) > 0, torch.eye(3) > 0), (np.eye(3), np.eye(3)),  # see `Chosen`
     ({"a": torch.tensor([1, 2, 3]), "b": 7}, {"a": torch.tensor([2, 3]), "b": 7}),
-    ((torch.tensor([1, 2, 3]), torch.ones(3, 2)), (torch.tensor([2, 3]), torch.ones(2, 2))),
+    ((torch.tensor([1, 2, 3]), 4), (torch.tensor([2, 3]), 4)),
     ([(0, 1), (1, 2), (2, 2)], [(1, 2), (2, 2)]),
 ], ids=str)
 def test_rows_of_targets(targets, expected):
@@ -321,6 +322,30 @@ def test_a_callable_score_is_given_floats_one_a_sample():
     targets = {"a": torch.arange(3.0), "b": [0.5, 1.5, 2.5], "c": np.arange(3.0)}
     cut = rows_of_targets(targets, slice(1, 3), 3, weights=False)
     assert {key: list(part) for key, part in cut.items()} == {"a": [1, 2], "b": [1.5, 2.5], "c": [1, 2]}
+    assert rows_of_targets((torch.eye(3), 4), slice(1, 3), 3, weights=False)[0].tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("score, targets", [
+    *(("segmentation", one) for one in (2, [2], torch.tensor(2), [2] * 6, None, "masks")),
+    *((score, one) for score in ("segmentation", "classification") for one in ("shared", "one each", (2, 0, 0))),
+], ids=str)
+def test_targets_of_images_are_the_same_in_pieces(score, targets):
+    """Six images of six classes: weights for all of them, and weights one a sample, have as many entries."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(6, 6, 1))
+    images = torch.randn(6, 3, 5, 4)
+    if isinstance(targets, str):
+        shape = (6, 6, 5, 4) if targets == "one each" else (6, 5, 4)
+        targets = torch.rand(shape) > 0.5 if targets == "masks" else torch.rand(shape)
+    whole = pnpx.SmoothGrad(model, score=score, n_iter=3).explain(images, targets)
+    for size in (1, 4, 5):
+        pieces = pnpx.SmoothGrad(model, score=score, n_iter=3, batch_size=size).explain(images, targets)
+        torch.testing.assert_close(pieces.attributions, whole.attributions)
+        torch.testing.assert_close(pieces.targets, whole.targets)
+    if isinstance(targets, torch.Tensor) and targets.is_floating_point() and score == "classification":
+        inputs = images.clone().requires_grad_()
+        (model(inputs) * targets).sum().backward()
+        torch.testing.assert_close(pnpx.Gradient(model, batch_size=4).attribute(images, targets), inputs.grad)
 
 
 # Errors

@@ -93,7 +93,8 @@ class _Job:
             shared = named_by(explainer.additional_forward_arg_extractor, shared=True)
             batch = rows_of_batch(batch, rows, size, shared)
             call = rows_of_call(call, rows)
-            targets = rows_of_targets(targets, rows, size, weights=not callable(explainer.score))
+            weights = not callable(explainer.score) and explainer.score != "detection"
+            targets = rows_of_targets(targets, rows, size, weights)
             reference = None if reference is None else rows_of_call(reference, rows)
         count, uncut = call.batch_size, targets is self.targets and targets is not None
         graph, floats = explainer.needs_graph, explainer.needs_floats
@@ -101,8 +102,8 @@ class _Job:
             unbatched = any(value.axis is None for value in bound.values)
             dependent = getattr(bound, "dependent", False) and not graph
             if not (unbatched and count > 1) and not dependent:
-                whole = size if uncut else None
-                aim = explainer.objective.aim(targets, batch, count, lambda: bound.output, whole)
+                part = (size, rows) if uncut else (None, None)
+                aim = explainer.objective.aim(targets, batch, count, lambda: bound.output, *part)
                 found = explainer.explain_at(bound, aim, reference)
                 diagnostics = explainer.diagnose(bound, aim, reference, found) if self.diagnose else {}
                 output = read_output(explainer, bound.output) if self.diagnose else None

@@ -21,13 +21,14 @@ class Chosen(Aim):
         batch_size: int,
         clean: Callable[[], Any],
         whole: int | None = None,
+        rows: slice | None = None,
     ) -> None:
         self._reader, self._batch_size, self._clean = reader, batch_size, clean
-        self._given_for = whole or batch_size
+        self._given_for, self._rows = whole or batch_size, rows
         self._segments = reader.score == "segmentation"
         self._indices: tuple[Tensor, ...] | None = None  # one (batch, n_targets) an axis of the output after the batch
-        self._weights: Tensor | None = None
-        self._shared = False  # whether the weights are one for all samples
+        self._given_weights: Tensor | None = None  # for all samples, or one for each of the whole batch
+        self._weights: Tensor | None = None  # (batch, *the output's axes)
         self._selected: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, ...]]] = {}
         if targets is None:
             self._predict()
@@ -38,7 +39,7 @@ class Chosen(Aim):
             self._set_indices([self._per_sample(column)[:, None] for column in columns.unbind(1)])
             return
         if given.is_floating_point() or (self._segments and given.dtype == torch.bool):
-            self._weights = given
+            self._given_weights = given
             return
         self._require_integers(given)
         if given.ndim > 2:
@@ -57,15 +58,15 @@ class Chosen(Aim):
     @property
     def resolved(self) -> Tensor | None:
         if self._indices is None:
-            if self._weights is None or not self._shared:
-                return self._weights
-            return self._weights.expand(self._batch_size, *self._weights.shape)
+            return self._weights
         if len(self._indices) > 1:
             return torch.cat(self._indices, dim=1)
         return self._indices[0] if self.n_targets else self._indices[0][:, 0]
 
     def scores(self, output: Any, copies: int) -> list[Tensor]:
         read = self._read(output, copies)
+        if self._given_weights is not None:
+            self._weights = self._weights_by_sample(read, self._given_weights)
         if self._weights is not None:
             return [self._weighted(read, self._weights, copies)]
         if self._indices is None:  # one output a sample: nothing to choose
@@ -149,18 +150,20 @@ class Chosen(Aim):
             where = "" if ndim == 2 else f" along axis {axis} of the output"
             raise ValueError(f"targets must be in the range 0 to {size - 1}{where}, but got {int(outside[0])}")
 
+    def _weights_by_sample(self, read: Tensor, given: Tensor) -> Tensor:
+        """``given`` for these samples, (batch, *the output's axes)."""
+        one = read.shape[1:]
+        if given.shape == one and read.ndim > 1:
+            return given.expand(self._batch_size, *one)
+        if given.shape != (self._given_for, *one):
+            raise ValueError(
+                f"targets that are floats are weights of the output's shape, {(self._given_for, *one)} or "
+                f"{tuple(one)}, but got {tuple(given.shape)}; for classes give integers"
+            )
+        return given if self._rows is None else given[self._rows]
+
     def _weighted(self, read: Tensor, weights: Tensor, copies: int) -> Tensor:
         weights = weights.to(read.device, torch.promote_types(read.dtype, torch.float32))
-        per_sample = (self._batch_size, *read.shape[1:])
-        if weights.shape == read.shape[1:] and read.ndim > 1:
-            weights = weights.expand(per_sample)
-            self._shared = True
-        elif weights.shape != (self._given_for, *read.shape[1:]):
-            raise ValueError(
-                f"targets that are floats are weights of the output's shape, {(self._given_for, *per_sample[1:])} or "
-                f"{per_sample[1:]}, "
-                f"but got {tuple(weights.shape)}; for classes give integers"
-            )
         terms = read * weights.repeat(copies, *[1] * (read.ndim - 1))
         total = terms.reshape(len(terms), -1).sum(1)
         if not self._segments:

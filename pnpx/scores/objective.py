@@ -22,12 +22,20 @@ class Objective(OutputReader):
         Raises:
             TypeError, ValueError: they are nothing that can be a target.
         """
-        if callable(self.score) or callable(targets) or self.score == "detection":
+        if callable(self.score) or callable(targets):
             return targets
+        if self.score == "detection":  # a tuple of boxes is no tuple of indices
+            return list(targets) if type(targets) is tuple else targets
         return read_targets(targets)
 
     def aim(
-        self, targets: Targets, batch: Any, batch_size: int, clean: Callable[[], Any], whole: int | None = None
+        self,
+        targets: Targets,
+        batch: Any,
+        batch_size: int,
+        clean: Callable[[], Any],
+        whole: int | None = None,
+        rows: slice | None = None,
     ) -> Aim:
         """The scores for ``targets``.
 
@@ -38,6 +46,8 @@ class Objective(OutputReader):
             clean: gives the output for the batch itself; called only where the targets depend on it.
             whole: where these samples are some of a larger batch, of which the targets were not cut: its size. What has
                 the size of the part is then no target for each sample of the part.
+            rows: which samples of the whole these are. Weights are cut here, as only the output tells whether they are
+                one for all samples.
         """
         if callable(self.score):
             return Custom(self, self.score, targets, batch_size)
@@ -45,4 +55,4 @@ class Objective(OutputReader):
             return Custom(self, targets, batch, batch_size)
         if self.score == "detection":
             return Detection(self, targets, batch_size, clean, whole)
-        return Chosen(self, targets, batch_size, clean, whole)
+        return Chosen(self, targets, batch_size, clean, whole, rows)

@@ -107,8 +107,8 @@ def _plain(value: Any) -> Any:
 def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:
     """The targets of some samples of a batch; what is one for all stays as it is.
 
-    With ``weights`` floats without further axes are weights on the classes; otherwise, as a callable score is given
-    them, numbers one a sample.
+    With ``weights`` floats and bools are weights on the output, which `Chosen` cuts; otherwise, as boxes or as what a
+    callable score is given, they are cut as all else.
     """
     if isinstance(targets, list):
         shared = weights and all(isinstance(target, float) for target in targets)
@@ -118,6 +118,11 @@ def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: boo
     if isinstance(targets, Mapping):
         return {key: rows_of_targets(part, rows, batch_size, weights) for key, part in targets.items()}
     if isinstance(targets, (Tensor, np.ndarray)) and targets.ndim and len(targets) == batch_size:
-        floats = targets.is_floating_point() if isinstance(targets, Tensor) else targets.dtype.kind == "f"
-        return targets if weights and floats and targets.ndim == 1 else targets[rows]
+        return targets if weights and _weigh(targets) else targets[rows]
     return targets
+
+
+def _weigh(targets: "Tensor | np.ndarray[Any, Any]") -> bool:
+    if isinstance(targets, Tensor):
+        return targets.is_floating_point() or targets.dtype == torch.bool
+    return targets.dtype.kind in "fb"
