@@ -98,7 +98,7 @@ def require_finite(name: str, given: Baseline, infinite: bool = False) -> None:
     elif isinstance(given, Mapping):
         require_finite(name, list(given.values()), infinite)
     elif isinstance(given, (float, np.floating, Tensor)) or (isinstance(given, np.ndarray) and given.dtype.kind == "f"):
-        values = torch.as_tensor(given)
+        values = torch.as_tensor(given, dtype=torch.float64 if isinstance(given, float) else None)
         if values.layout != torch.strided or values.is_meta or not values.is_floating_point():
             return
         wrong = values[values.isnan() if infinite else ~values.isfinite()].reshape(-1)
@@ -148,8 +148,10 @@ def _absent(value: Any, baseline: Baseline) -> Any:
         baseline = torch.from_numpy(baseline)
     if not isinstance(baseline, Tensor):
         try:
-            baseline = torch.as_tensor(float(baseline))
-        except (TypeError, ValueError):
+            # Exactly the number: what precision the input has is another matter.
+            whole = isinstance(baseline, (int, np.integer)) and -(2**63) <= baseline < 2**63
+            baseline = torch.tensor(int(baseline) if whole else float(baseline), dtype=None if whole else torch.float64)
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(
                 f"a baseline is a number, a tensor, a name ({', '.join(BASELINES)}), a callable on the input, or one "
                 f"for each input, but got {baseline!r}"
@@ -158,13 +160,17 @@ def _absent(value: Any, baseline: Baseline) -> Any:
 
 
 def _expanded(baseline: Tensor, value: Tensor) -> Tensor:
-    if not value.is_floating_point() and bool((baseline.to(value) != baseline.to(value.device)).any()):
+    if not value.is_floating_point() and bool((baseline.to(value.dtype) != baseline).any()):
         raise ValueError(
             f"a baseline of {value.dtype} must be whole numbers, such as a token's id, but is "
             f"{baseline.item() if baseline.numel() == 1 else baseline.dtype}"
         )
+    given = baseline.to(value)
+    if value.is_floating_point() and bool((given.to(baseline.device).isinf() & ~baseline.isinf()).any()):
+        largest = torch.finfo(value.dtype).max
+        raise ValueError(f"a baseline of {value.dtype} must be within +-{largest:.3g}, but holds a larger number")
     try:
-        return baseline.to(value).expand_as(value)
+        return given.expand_as(value)
     except RuntimeError:
         raise ValueError(
             f"a baseline must have the shape of the input, {tuple(value.shape)}, or expand to it, but has "

@@ -167,3 +167,15 @@ def test_values_at_a_layer_may_be_infinite_where_no_path_leads_there():
 
 def test_every_name_is_tested_here():
     assert set(BASELINES) == {"zeros", "mean", "blur"}
+
+
+def test_numbers_are_exact():
+    model, x = nn.Linear(3, 2).double(), torch.rand(2, 3, dtype=torch.float64)
+    found = pnpx.IntegratedGradients(model, baseline=0.1).attribute(x, 1)
+    torch.testing.assert_close(found, model.weight[1] * (x - 0.1), rtol=1e-14, atol=1e-15)
+    large, small = (pnpx.IntegratedGradients(model, baseline=one).attribute(x, 1) for one in (1e40, 0.0))
+    torch.testing.assert_close(large, small - 1e40 * model.weight[1].expand(2, 3))
+    call = one(torch.tensor([[2**24 + 2, 5]]))
+    assert baseline_call(call, 2**24 + 1).forward.tolist() == [[2**24 + 1] * 2]
+    with pytest.raises(ValueError, match=r"of torch.float32 must be within .*3\.4e\+38, but holds a larger"):
+        pnpx.IntegratedGradients(model.float(), baseline=1e40).attribute(x.float(), 1)
