@@ -564,7 +564,8 @@ def test_configurations_that_would_do_harm(tmp_path, monkeypatch, more, problem)
 
 def test_overrides_call_no_resolver_and_references_to_keys_are_allowed(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text("model: m\ndata: d\nexplainers: [Gradient]\noutput: out\ntitle: '${model} ${explainers[0].name}'\n")
+    title = "${model} ${explainers[0].name}"
+    config.write_text(f"model: m\ndata: d\nexplainers: [Gradient]\noutput: out\ntitle: '{title}'\n")
     assert load(config).data["title"] == "m Gradient"
     override = r'title="${oc.env\x3aHOME}"'
     with pytest.raises(ConfigError, match=f"^{re.escape(override)}: title: .*calls a resolver"):

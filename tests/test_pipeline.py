@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -153,6 +155,46 @@ def test_another_sample_or_layer_is_added(space):
 def test_other_samples_under_the_same_indices_are_made_again(space):
     space.run()
     assert space.run("data.split=train").made == 6
+
+
+def test_the_pictures_of_samples_are_those_of_the_samples_that_are_explained(space):
+    """Also where what is found first, of another run before, is an explanation of another sample than the picture."""
+    config = space.config.read_text().replace("breast_cancer_mlp", "digits_cnn").replace("hidden1", "conv1")
+    space.config.write_text(config)
+
+    def shown():
+        """The rows of the page's picture of sample 3, as the eight by eight pixels they are drawn from."""
+        path = space.folder / "digits_cnn/samples/0003.png"
+        page = (space.folder / "report.html").read_text()
+        assert base64.b64encode(path.read_bytes()).decode() in page
+        image = matplotlib.image.imread(path)[..., 0]
+        rows, columns = [np.linspace(0, size, 17)[1::2].astype(int) for size in image.shape]
+        return image[np.ix_(rows, columns)]
+
+    def sample(split):
+        return zoo.data("digits", split=split).inputs[3, 0].numpy()
+
+    def nearness(split):
+        return np.corrcoef(shown().ravel(), sample(split).ravel())[0, 1]
+
+    assert not np.array_equal(sample("test"), sample("train"))
+    space.run()
+    assert abs(nearness("test")) > 0.99 > 0.9 > abs(nearness("train"))
+    assert space.run("explainers=[{name: SmoothGrad, n_iter: 3}]", "data.split=train").made == 2
+    assert abs(nearness("train")) > 0.99
+    outcome = space.run()
+    assert (outcome.made, outcome.found) == (2, 4)
+    assert abs(nearness("test")) > 0.99
+
+
+def test_the_picture_of_another_sample_is_left_out_where_it_cannot_be_drawn_again(space, monkeypatch):
+    def fail(explanation):
+        raise ValueError("no colours")
+
+    space.run()
+    monkeypatch.setattr("pnpx.plots.plot_input", fail)
+    assert space.run().report.read_text().count("data:image/png") == 8
+    assert space.run("data.split=train").report.read_text().count("data:image/png") == 6
 
 
 def test_changed_weights_make_all_again(space, monkeypatch):
