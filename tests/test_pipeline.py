@@ -358,3 +358,47 @@ def test_a_function_held_by_a_model_counts_and_what_it_keeps_of_its_passes_does_
     linear, x = torch.nn.Linear(4, 3), torch.arange(4.0, 8.0)[None].div(12).requires_grad_()
     (expected,) = torch.autograd.grad(linear(x).sigmoid().max(), x)
     torch.testing.assert_close(stored.attributions, expected)
+
+
+SAID = """\
+import torch
+from types import SimpleNamespace
+def data(split):
+    said = dict(class_names=["a", "b", "c"], feature_names=["f", "g", "h", "i"], kind="tabular")
+    said.update(CHANGED)
+    return SimpleNamespace(inputs=torch.arange(12.0).reshape(3, 4) / 12, targets=torch.tensor([0, 1, 2]), **said)
+"""
+
+
+@pytest.mark.parametrize("name, value", [
+    ("class_names", ["x", "y", "z"]),
+    ("class_names", ["b", "a", "c"]),
+    ("feature_names", ["age", "height", "weight", "x"]),
+    ("feature_names", None),
+    ("kind", "series"),
+    ("kind", None),
+])
+def test_what_is_said_of_the_data_is_in_explanations_and_pictures(space, monkeypatch, name, value):
+    def explained(**said):
+        (space.config.parent / "said_data.py").write_text(SAID.replace("CHANGED", repr(said)))
+        importlib.invalidate_caches()
+        outcome = run(plan(space.config, ["data.indices=[1]"], allow_code=True), quiet=True)
+        sys.modules.pop("said_data")
+        pictures = [(space.folder / f"net/{where}/0001.png").read_bytes() for where in ("Gradient/inputs", "samples")]
+        stored = Explanation.load(space.folder / "net/Gradient/inputs/0001.safetensors")
+        return (outcome.made, outcome.found), getattr(stored, name), pictures
+
+    # The model in a module of its own: its code, and that of what stands beside it, counts by itself.
+    code = "import torch\ndef net():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 3)\n"
+    (space.config.parent / "said_nets.py").write_text(code)
+    config = OWN.replace("kept_nets:net", "said_nets:net").replace("kept_nets:data", "said_data:data")
+    space.config.write_text(config.replace("{folder}", str(space.folder)))
+    monkeypatch.delitem(sys.modules, "said_nets", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    counts, first, before = explained()
+    assert counts == (1, 0)
+    counts, second, after = explained(**{name: value})
+    assert counts == (1, 0) and first != second == value
+    assert before[0] != after[0] or value is None  # a guess may draw the same
+    counts, third, again = explained(**{name: value})
+    assert counts == (0, 1) and third == value and again == after
