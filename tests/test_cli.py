@@ -54,6 +54,28 @@ def test_quiet_and_output(pnpx_command, tmp_path):
     assert (tmp_path / "else/where/report.html").is_file() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("arguments", [["output=~/runs/x"], ["--output", "~/runs/x"]], ids=["override", "option"])
+def test_the_home_folder_by_its_short_name(pnpx_command, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    result = pnpx_command("explain", "run.yaml", *arguments)
+    report = tmp_path / "home/runs/x/report.html"
+    assert (result.exit_code, result.stdout) == (0, f"2 explanations made\nreport: {report}\n")
+    assert report.is_file() and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("arguments, place", [
+    (["output=~no-such-user/x"], "output=~no-such-user/x: output"),
+    (["--output", "~no-such-user/x"], "--output ~no-such-user/x"),
+])
+def test_the_home_folder_of_nobody(pnpx_command, tmp_path, arguments, place):
+    result = pnpx_command("explain", "run.yaml", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"{place}: the home folder that '~no-such-user' means is not known; write out the path of the folder\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
 def test_a_wrong_configuration_is_exit_code_2_and_one_line(pnpx_command, tmp_path):
     result = pnpx_command("explain", "run.yaml", "explainers.0.name=Gradeint")
     assert (result.exit_code, result.stdout) == (2, "")
