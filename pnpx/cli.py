@@ -1,5 +1,6 @@
 """The command ``pnpx``."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -23,7 +24,15 @@ app.add_typer(listing, name="list")
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="pnpx")
+    try:
+        app(prog_name="pnpx")
+    except OSError as error:
+        if error.filename is not None or sys.stdout is None:
+            raise
+        # It is of no file, but of what was printed. What is left of that would fail again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"cannot write to the standard output: {error.strerror or error}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def _print_version(wanted: bool) -> None:

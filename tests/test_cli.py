@@ -76,6 +76,31 @@ def test_the_home_folder_of_nobody(pnpx_command, tmp_path, arguments, place):
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments, unbuffered", [
+    (["explain", "run.yaml"], ""), (["list", "explainers"], ""), (["list", "explainers"], "1"), (["--help"], ""),
+], ids=["explain", "list", "list, unbuffered", "help"])
+def test_a_full_standard_output_is_one_line(tmp_path, arguments, unbuffered):
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "pnpx", *arguments], cwd=tmp_path, env=environment, stdout=full,
+                              stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line and "explanations" not in line]  # without the progress
+    assert said == ["cannot write to the standard output: No space left on device"]
+    assert (tmp_path / "out/report.html").is_file() is (arguments[0] == "explain")
+
+
+def test_a_reader_who_goes_away_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "pnpx", "list", "explainers"], stdout=write, stderr=subprocess.PIPE,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_a_wrong_configuration_is_exit_code_2_and_one_line(pnpx_command, tmp_path):
     result = pnpx_command("explain", "run.yaml", "explainers.0.name=Gradeint")
     assert (result.exit_code, result.stdout) == (2, "")
