@@ -101,6 +101,28 @@ def test_a_reader_who_goes_away_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_warnings_are_lines_each_once_and_without_the_code_they_are_from(pnpx_command, monkeypatch):
+    import warnings
+
+    explain, shown = pnpx.SmoothGrad.explain, warnings.showwarning
+
+    def warn(self, inputs, targets=None):
+        for number in (1, 2, 3):  # each at a place of its own: as Python counts, another warning
+            exec(f"{number * chr(10)}import warnings; warnings.warn('too\\n  few steps', RuntimeWarning)", {})
+        warnings.warn("too many steps", stacklevel=2)
+        return explain(self, inputs, targets)
+
+    monkeypatch.setattr(pnpx.SmoothGrad, "explain", warn)
+    result = pnpx_command("explain", "run.yaml", "data.samples=2", "batch_size=1", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "warning: too few steps\nwarning: too many steps\n"
+    assert warnings.showwarning is shown
+    result = pnpx_command("explain", "run.yaml", "--force")  # and again in another run
+    assert result.stdout == "2 explanations made\nreport: out/report.html\n"
+    lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if "warning" in line.lower()]
+    assert lines == ["warning: too few steps", "warning: too many steps"]
+
+
 def test_a_wrong_configuration_is_exit_code_2_and_one_line(pnpx_command, tmp_path):
     result = pnpx_command("explain", "run.yaml", "explainers.0.name=Gradeint")
     assert (result.exit_code, result.stdout) == (2, "")
