@@ -50,11 +50,7 @@ class Checker:
         self.problems.append(self.source.problem(keys, str(text)))
 
     def output(self, given: Path | None) -> Path:
-        """The folder for the results, if it is one or can become one."""
-        folder = given or Path(self.settings.output)
-        if "\0" in str(folder):
-            self.note(("output",), "must be the name of a folder, but holds a null character")
-            return folder
+        """The folder for the results, if it is one or can become one; a leading ``~`` is the home folder."""
 
         def wrong(said: str) -> None:
             if given is None:
@@ -62,6 +58,15 @@ class Checker:
             else:
                 self.problems.append(f"--output {given}: {said}")
 
+        folder = given or Path(self.settings.output)
+        if "\0" in str(folder):
+            self.note(("output",), "must be the name of a folder, but holds a null character")
+            return folder
+        try:
+            folder = folder.expanduser()
+        except RuntimeError:  # there is no such user
+            wrong(f"the home folder that {folder.parts[0]!r} means is not known; write out the path of the folder")
+            return folder
         try:
             (folder / CONFIG).stat()
         except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,10 @@
 """The command ``pnpx``."""
 
+import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,7 +27,15 @@ app.add_typer(listing, name="list")
 
 def main() -> None:
     """Run the command."""
-    app(prog_name="pnpx")
+    try:
+        app(prog_name="pnpx")
+    except OSError as error:
+        if error.filename is not None or sys.stdout is None:
+            raise
+        # It is of no file, but of what was printed. What is left of that would fail again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"cannot write to the standard output: {error.strerror or error}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,9 +75,10 @@ def explain(
         from pnpx.plan import plan
         from pnpx.shipped import find
 
-        work = plan(find(config), overrides or [], output, allow_code)
-        doing = "write the results"
-        outcome = run(work, force=force, quiet=quiet)
+        with _warnings_in_lines():
+            work = plan(find(config), overrides or [], output, allow_code)
+            doing = "write the results"
+            outcome = run(work, force=force, quiet=quiet)
     except ConfigError as error:
         _stop(WRONG_CONFIG, *error.problems)
     except KeyboardInterrupt:
@@ -142,6 +155,24 @@ def _first_sentence(text: str | None) -> str:
     paragraph = " ".join((text or "").strip().partition("\n\n")[0].split())
     sentence, stop, _ = paragraph.partition(". ")
     return sentence + stop.strip()
+
+
+@contextmanager
+def _warnings_in_lines() -> Iterator[None]:
+    """Print each text that is warned of once, in a line above the progress bar and without the code that it is from."""
+    from tqdm.auto import tqdm
+
+    said = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        text = " ".join(str(message).split())
+        if text not in said and sys.stderr is not None:
+            said.add(text)
+            tqdm.write(f"warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _stop(code: int, *lines: str) -> NoReturn:

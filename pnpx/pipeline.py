@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pnpx.atomic import write_whole
+from pnpx.fingerprint import digest
 from pnpx.plan import Plan
 from pnpx.store import CONFIG, Record, Store
 from pnpx.subjects import Subject, one_line
@@ -80,8 +81,8 @@ class _Work:
             explained = self._find_or_make(task, some, errors)
             n_explained += len(explained)
             self.advance(len(some) - len(explained))
-            for index, (explanation, is_new) in explained.items():
-                self._note_sample(task, index, explanation, is_new)
+            for index, explanation in explained.items():
+                self._note_sample(task, index, explanation)
                 picture = self.store.picture(task.name(index))
                 if self._draw(explanation.plot, picture, errors):
                     self.panels.setdefault((task.subject, index), []).append(task.panel(explanation, picture))
@@ -114,14 +115,14 @@ class _Work:
 
     def _find_or_make(
         self, task: Task, indices: Sequence[int], errors: list[Exception]
-    ) -> dict[int, tuple[Record, bool]]:
-        """The explanations of some samples by index, each with whether it is new; without those that cannot be made."""
+    ) -> dict[int, Record]:
+        """The explanations of some samples by index, without those that cannot be made."""
         prints = {index: task.fingerprint(index, versions()["pnpx"]) for index in indices}
-        explained: dict[int, tuple[Record, bool]] = {}
+        explained: dict[int, Record] = {}
         for index in () if self.force else indices:
             explanation = self.store.find(task.name(index), prints[index], task.record)
             if explanation is not None:
-                explained[index] = explanation, False
+                explained[index] = explanation
         self.found += len(explained)
         missing = [index for index in indices if index not in explained]
         try:
@@ -131,23 +132,31 @@ class _Work:
             return explained
         for index, explanation in zip(missing, batch, strict=True):
             self.store.save(task.name(index), explanation, prints[index])
-            explained[index] = explanation, True
+            explained[index] = explanation
             self.made += 1
         return explained
 
     def _draw(
-        self, figure: Callable[[], "Figure"], picture: Path, errors: list[Exception], again: bool = False
+        self,
+        figure: Callable[[], "Figure"],
+        picture: Path,
+        errors: list[Exception],
+        fingerprint: str | None = None,
+        again: bool = False,
     ) -> bool:
-        """Draw a picture that is not there or is damaged, or ``again``; whether it is there then."""
+        """Draw a picture that is not there, damaged or of another fingerprint, or ``again``; whether it is there then.
+
+        That of an explanation needs no ``fingerprint``: the store takes it away as soon as the explanation is another.
+        """
         from pnpx.report.png import holds_picture
 
-        if not again and holds_picture(picture):
+        if not again and holds_picture(picture, fingerprint):
             return True
         try:
             with warnings.catch_warnings():
                 # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
                 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-                content = _png(figure())
+                content = _png(figure(), fingerprint)
         except Exception as error:  # a picture that fails ends nothing either
             errors.append(error)
             return False
@@ -155,17 +164,23 @@ class _Work:
         write_whole(picture, content)
         return True
 
-    def _note_sample(self, task: Task, index: int, explanation: Record, is_new: bool) -> None:
+    def _note_sample(self, task: Task, index: int, explanation: Record) -> None:
         """Note what the model says of a sample, and draw the sample, if that has not been done."""
         subject = task.subject
         if (subject, index) not in self.outputs:
             self.outputs[subject, index] = task.output(explanation)
             figure = task.input_figure(explanation)
             if figure is not None:
-                self._draw(figure, self._sample_picture(subject, index), [], again=is_new)
+                picture, fingerprint = self._sample_picture(subject, index)
+                self._draw(figure, picture, [], fingerprint, again=self.force)
 
-    def _sample_picture(self, subject: Subject, index: int) -> Path:
-        return self.store.picture(f"{subject.folder}/samples/{index:04d}")
+    def _sample_picture(self, subject: Subject, index: int) -> tuple[Path, str]:
+        """Where the picture of a sample is kept, and the fingerprint of what it shows.
+
+        The same place may have had another sample: of another split, or of data that have changed since.
+        """
+        fingerprint = digest("sample", versions()["pnpx"], *subject.data.identity(index))
+        return self.store.picture(f"{subject.folder}/samples/{index:04d}"), fingerprint
 
     def _note_failure(self, task: Task, what: str, error: Exception) -> None:
         from pnpx.report import Failure
@@ -191,10 +206,10 @@ class _Work:
         from pnpx.report.png import holds_picture
 
         output = self.outputs.get((subject, index), Output("unknown"))
-        picture = self._sample_picture(subject, index)
+        picture, fingerprint = self._sample_picture(subject, index)
         return Sample(
             index=index,
-            input_png=picture if holds_picture(picture) else None,
+            input_png=picture if holds_picture(picture, fingerprint) else None,
             label=subject.data.label(index),
             prediction=output.what,
             probability=output.probability,
@@ -218,11 +233,14 @@ def versions() -> Mapping[str, str]:
     }
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: "Figure", fingerprint: str | None) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from pnpx.report.png import FINGERPRINT
 
     content = io.BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
     # This canvas needs no display, whatever backend is configured; savefig would draw everything twice.
-    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    known = {FINGERPRINT: fingerprint} if fingerprint is not None else {}
+    FigureCanvasAgg(figure).print_png(content, metadata=known)  # type: ignore[no-untyped-call]
     return content.getvalue()

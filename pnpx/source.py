@@ -226,6 +226,8 @@ def _kind(tag: str) -> str:
 def _place(key: str, data: Any) -> KeyPath:
     """The way that an override names; an item of a list that it counts from the end, as -1, by its number from 0.
 
+    Where it leads into what is neither mapping nor list, and so makes a mapping of it, the way ends there.
+
     Raises:
         ValueError: a list does not have the item.
     """
@@ -237,8 +239,11 @@ def _place(key: str, data: Any) -> KeyPath:
                 raise ValueError(f"the list has {len(data)} items, numbered from 0, but no item {str(part)!r}")
             part = int(number[0]) % len(data)
             data = data[part]
+        elif isinstance(data, dict):
+            part = part if part in data else str(part)  # keys that are added are text
+            data = data.get(part, {})
         else:
-            data = data.get(part, data.get(str(part))) if isinstance(data, dict) else None
+            break
         found.append(part)
     return tuple(found)
 

@@ -46,8 +46,8 @@ class Data:
         return f"{target:.4g}" if isinstance(target, float) else str(int(target))
 
     def identity(self, index: int) -> tuple[object, ...]:
-        """What an explanation of sample ``index`` depends on."""
-        return self.name, self.class_names, self.inputs[index]
+        """What an explanation of sample ``index``, and the pictures of both, depend on."""
+        return self.name, self.kind, self.class_names, self.feature_names, self.inputs[index]
 
     def take(self, indices: Sequence[int]) -> Tensor:
         """These samples, as a batch."""

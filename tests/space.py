@@ -17,6 +17,7 @@ import pnpx
 from pnpx.explanation import Explanation
 from pnpx.pipeline import run
 from pnpx.plan import plan
+from pnpx.report.png import FINGERPRINT
 from pnpx.text import TextExplanation
 
 KILLED = """
@@ -65,15 +66,21 @@ class Space:
         return {str(path.relative_to(self.folder)): path.stat().st_mtime_ns for path in found}
 
 
+def dot(figure, fingerprint):
+    """The bytes of a picture of a dot, of nothing else, that is known by the fingerprint."""
+    content = io.BytesIO()
+    known = {} if fingerprint is None else {FINGERPRINT: fingerprint}
+    FigureCanvasAgg(Figure(figsize=(0.01, 0.01))).print_png(content, metadata=known)
+    return content.getvalue()
+
+
 def space_fixture(config, suffix):
     """A fixture: a space of its own for each test; pictures are a dot each, for speed, but where a test is of them."""
 
     @pytest.fixture
     def space(tmp_path, monkeypatch, request):
         if "pictures" not in request.node.name:
-            dot = io.BytesIO()
-            FigureCanvasAgg(Figure(figsize=(0.01, 0.01))).print_png(dot)
-            monkeypatch.setattr("pnpx.pipeline._png", lambda figure: dot.getvalue())
+            monkeypatch.setattr("pnpx.pipeline._png", dot)
             for kind in (Explanation, TextExplanation):
                 monkeypatch.setattr(kind, "plot", lambda self: None)
             monkeypatch.setattr("pnpx.plots.plot_input", lambda explanation: None)

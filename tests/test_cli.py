@@ -54,6 +54,75 @@ def test_quiet_and_output(pnpx_command, tmp_path):
     assert (tmp_path / "else/where/report.html").is_file() and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("arguments", [["output=~/runs/x"], ["--output", "~/runs/x"]], ids=["override", "option"])
+def test_the_home_folder_by_its_short_name(pnpx_command, tmp_path, monkeypatch, arguments):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    result = pnpx_command("explain", "run.yaml", *arguments)
+    report = tmp_path / "home/runs/x/report.html"
+    assert (result.exit_code, result.stdout) == (0, f"2 explanations made\nreport: {report}\n")
+    assert report.is_file() and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("arguments, place", [
+    (["output=~no-such-user/x"], "output=~no-such-user/x: output"),
+    (["--output", "~no-such-user/x"], "--output ~no-such-user/x"),
+])
+def test_the_home_folder_of_nobody(pnpx_command, tmp_path, arguments, place):
+    result = pnpx_command("explain", "run.yaml", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"{place}: the home folder that '~no-such-user' means is not known; write out the path of the folder\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("arguments, unbuffered", [
+    (["explain", "run.yaml"], ""), (["list", "explainers"], ""), (["list", "explainers"], "1"), (["--help"], ""),
+], ids=["explain", "list", "list, unbuffered", "help"])
+def test_a_full_standard_output_is_one_line(tmp_path, arguments, unbuffered):
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "pnpx", *arguments], cwd=tmp_path, env=environment, stdout=full,
+                              stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line and "explanations" not in line]  # without the progress
+    assert said == ["cannot write to the standard output: No space left on device"]
+    assert (tmp_path / "out/report.html").is_file() is (arguments[0] == "explain")
+
+
+def test_a_reader_who_goes_away_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "pnpx", "list", "explainers"], stdout=write, stderr=subprocess.PIPE,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_warnings_are_lines_each_once_and_without_the_code_they_are_from(pnpx_command, monkeypatch):
+    import warnings
+
+    explain, shown = pnpx.SmoothGrad.explain, warnings.showwarning
+
+    def warn(self, inputs, targets=None):
+        for number in (1, 2, 3):  # each at a place of its own: as Python counts, another warning
+            exec(f"{number * chr(10)}import warnings; warnings.warn('too\\n  few steps', RuntimeWarning)", {})
+        warnings.warn("too many steps", stacklevel=2)
+        return explain(self, inputs, targets)
+
+    monkeypatch.setattr(pnpx.SmoothGrad, "explain", warn)
+    result = pnpx_command("explain", "run.yaml", "data.samples=2", "batch_size=1", "--quiet")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "warning: too few steps\nwarning: too many steps\n"
+    assert warnings.showwarning is shown
+    result = pnpx_command("explain", "run.yaml", "--force")  # and again in another run
+    assert result.stdout == "2 explanations made\nreport: out/report.html\n"
+    lines = [line for line in result.stderr.replace("\r", "\n").splitlines() if "warning" in line.lower()]
+    assert lines == ["warning: too few steps", "warning: too many steps"]
+
+
 def test_a_wrong_configuration_is_exit_code_2_and_one_line(pnpx_command, tmp_path):
     result = pnpx_command("explain", "run.yaml", "explainers.0.name=Gradeint")
     assert (result.exit_code, result.stdout) == (2, "")

@@ -190,6 +190,11 @@ def test_a_layer_that_some_models_lack_names_the_model(write):
     ("=3", "an override is written key=value, as in explainers.0.n_iter=10"),
     ("seed=${sede}", "seed: interpolation key 'sede' not found"),
     ("data.samples=0", "data.samples: must be at least 1, but is 0"),
+    ("model.0=digits_cnn", "model.0: there is no such key; there are: 'name', 'factory', 'weights'"),
+    ("data.samples.x=3", "data.samples: must be a whole number, but is {'x': 3}"),
+    ("output.0=5", "output: must be text, but is {'0': 5}"),
+    ("explainers.0.layers.0=conv1", "explainers.0.layers.0: must be a list of layers, in which null means the inputs"),
+    ("0=5", "0: there is no such key; there are: "),
     ("seed=99999999999999999999", "seed: must be less than 4611686018427387904, but is 99999999999999999999"),
 ])
 def test_a_problem_of_an_override_names_the_override(write, override, problem):

@@ -1,5 +1,6 @@
 """What is installed is what lies in the source tree, and ``make`` finds a Python or says why not."""
 
+import ast
 import configparser
 import os
 import shutil
@@ -77,6 +78,28 @@ def test_the_wheel_runs_away_from_the_source_tree(wheel, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "1 explanations made\nreport: runs/breast_cancer/report.html\n"
+
+
+PROVIDED = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Packages whose modules have another name."""
+
+
+def test_what_is_imported_is_declared(setup):
+    """Installed with others by luck, a package may be gone with a later version of them."""
+    imported = {}
+    for path in (ROOT / "pnpx").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module]
+            imported |= {name.partition(".")[0]: path.name for name in names}
+    outside = {PROVIDED.get(name, name): path for name, path in imported.items()
+               if name not in sys.stdlib_module_names and name != "pnpx"}
+    extras = setup["options.extras_require"]
+    declared = {line.partition(">=")[0].strip().lower()
+                for lines in (setup["options"]["install_requires"], extras["text"]) for line in lines.split("\n")}
+    assert {name: path for name, path in outside.items() if name not in declared} == {}
 
 
 def test_extras_hold_no_caps(setup):

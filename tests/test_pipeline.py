@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -153,6 +155,46 @@ def test_another_sample_or_layer_is_added(space):
 def test_other_samples_under_the_same_indices_are_made_again(space):
     space.run()
     assert space.run("data.split=train").made == 6
+
+
+def test_the_pictures_of_samples_are_those_of_the_samples_that_are_explained(space):
+    """Also where what is found first, of another run before, is an explanation of another sample than the picture."""
+    config = space.config.read_text().replace("breast_cancer_mlp", "digits_cnn").replace("hidden1", "conv1")
+    space.config.write_text(config)
+
+    def shown():
+        """The rows of the page's picture of sample 3, as the eight by eight pixels they are drawn from."""
+        path = space.folder / "digits_cnn/samples/0003.png"
+        page = (space.folder / "report.html").read_text()
+        assert base64.b64encode(path.read_bytes()).decode() in page
+        image = matplotlib.image.imread(path)[..., 0]
+        rows, columns = [np.linspace(0, size, 17)[1::2].astype(int) for size in image.shape]
+        return image[np.ix_(rows, columns)]
+
+    def sample(split):
+        return zoo.data("digits", split=split).inputs[3, 0].numpy()
+
+    def nearness(split):
+        return np.corrcoef(shown().ravel(), sample(split).ravel())[0, 1]
+
+    assert not np.array_equal(sample("test"), sample("train"))
+    space.run()
+    assert abs(nearness("test")) > 0.99 > 0.9 > abs(nearness("train"))
+    assert space.run("explainers=[{name: SmoothGrad, n_iter: 3}]", "data.split=train").made == 2
+    assert abs(nearness("train")) > 0.99
+    outcome = space.run()
+    assert (outcome.made, outcome.found) == (2, 4)
+    assert abs(nearness("test")) > 0.99
+
+
+def test_the_picture_of_another_sample_is_left_out_where_it_cannot_be_drawn_again(space, monkeypatch):
+    def fail(explanation):
+        raise ValueError("no colours")
+
+    space.run()
+    monkeypatch.setattr("pnpx.plots.plot_input", fail)
+    assert space.run().report.read_text().count("data:image/png") == 8
+    assert space.run("data.split=train").report.read_text().count("data:image/png") == 6
 
 
 def test_changed_weights_make_all_again(space, monkeypatch):
@@ -316,3 +358,47 @@ def test_a_function_held_by_a_model_counts_and_what_it_keeps_of_its_passes_does_
     linear, x = torch.nn.Linear(4, 3), torch.arange(4.0, 8.0)[None].div(12).requires_grad_()
     (expected,) = torch.autograd.grad(linear(x).sigmoid().max(), x)
     torch.testing.assert_close(stored.attributions, expected)
+
+
+SAID = """\
+import torch
+from types import SimpleNamespace
+def data(split):
+    said = dict(class_names=["a", "b", "c"], feature_names=["f", "g", "h", "i"], kind="tabular")
+    said.update(CHANGED)
+    return SimpleNamespace(inputs=torch.arange(12.0).reshape(3, 4) / 12, targets=torch.tensor([0, 1, 2]), **said)
+"""
+
+
+@pytest.mark.parametrize("name, value", [
+    ("class_names", ["x", "y", "z"]),
+    ("class_names", ["b", "a", "c"]),
+    ("feature_names", ["age", "height", "weight", "x"]),
+    ("feature_names", None),
+    ("kind", "series"),
+    ("kind", None),
+])
+def test_what_is_said_of_the_data_is_in_explanations_and_pictures(space, monkeypatch, name, value):
+    def explained(**said):
+        (space.config.parent / "said_data.py").write_text(SAID.replace("CHANGED", repr(said)))
+        importlib.invalidate_caches()
+        outcome = run(plan(space.config, ["data.indices=[1]"], allow_code=True), quiet=True)
+        sys.modules.pop("said_data")
+        pictures = [(space.folder / f"net/{where}/0001.png").read_bytes() for where in ("Gradient/inputs", "samples")]
+        stored = Explanation.load(space.folder / "net/Gradient/inputs/0001.safetensors")
+        return (outcome.made, outcome.found), getattr(stored, name), pictures
+
+    # The model in a module of its own: its code, and that of what stands beside it, counts by itself.
+    code = "import torch\ndef net():\n    torch.manual_seed(0)\n    return torch.nn.Linear(4, 3)\n"
+    (space.config.parent / "said_nets.py").write_text(code)
+    config = OWN.replace("kept_nets:net", "said_nets:net").replace("kept_nets:data", "said_data:data")
+    space.config.write_text(config.replace("{folder}", str(space.folder)))
+    monkeypatch.delitem(sys.modules, "said_nets", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    counts, first, before = explained()
+    assert counts == (1, 0)
+    counts, second, after = explained(**{name: value})
+    assert counts == (1, 0) and first != second == value
+    assert before[0] != after[0] or value is None  # a guess may draw the same
+    counts, third, again = explained(**{name: value})
+    assert counts == (0, 1) and third == value and again == after

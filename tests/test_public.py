@@ -10,9 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 import pnpx
 import pnpx.testing
+from pnpx.explainers.perturbation import PerturbationExplainer
 
 HEAVY = {
     "captum",
@@ -139,6 +141,36 @@ def test_every_parameter_of_an_explainer_is_documented():
         for field in fields(kind):
             if field.init:
                 assert re.search(rf"^ *{field.name}( \(.*\))?:", told, re.MULTILINE), f"{kind.__name__}: {field.name}"
+
+
+def test_help_for_an_explainer_tells_the_parameters_that_it_adds():
+    """``help`` shows the docstring of the class and of no base, and that of `NoisyGradient`, say, nobody would find."""
+    common = {field.name for base in (pnpx.Explainer, PerturbationExplainer) for field in fields(base)}
+    for kind in shipped():
+        told = inspect.cleandoc(kind.__doc__)
+        absent = [field.name for field in fields(kind) if field.init and field.name not in common
+                  and not re.search(rf"^    {field.name}( \(.*\))?:", told, re.MULTILINE)]
+        assert not absent, f"{kind.__name__}: {absent}"
+
+
+@pytest.mark.parametrize("layer, inputs, targets, kind", [
+    (None, torch.ones(2, 3, dtype=torch.long), None, TypeError),
+    (None, torch.ones(2, 3), "one", TypeError),
+    (None, torch.ones(2, 3), 9, ValueError),
+    (None, torch.ones(0, 3), None, ValueError),
+    ("fc", torch.ones(2, 3), None, LookupError),
+    ("unused", torch.ones(2, 3), None, RuntimeError),
+])
+def test_what_explaining_raises_is_documented(layer, inputs, targets, kind):
+    model = torch.nn.Linear(3, 2)
+    model.unused = torch.nn.Linear(2, 2)
+    explainer = pnpx.SmoothGrad(model, layer=layer, n_iter=2)
+    for method in (explainer.attribute, explainer.explain):
+        with pytest.raises(kind) as raised:
+            method(inputs, targets)
+        assert kind in type(raised.value).__mro__[:2]  # a KeyError or an IndexError is a LookupError
+        raises = inspect.getdoc(method).partition("Raises:")[2]
+        assert kind.__name__ in raises
 
 
 def test_every_explainer_names_its_source():

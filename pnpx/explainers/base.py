@@ -159,6 +159,14 @@ class Explainer(ABC, metaclass=_Named):
             A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
             sample, an axis for them comes after that of the batch. Where a place holds several rows a sample, such as
             windows of an image, they come as (batch, rows, ...). In float32 or wider, without gradients.
+
+        Raises:
+            TypeError: the batch, an extractor or the targets are of no kind that serves here, or what is explained is
+                no tensor of floats, where gradients are taken.
+            ValueError: shapes, classes or numbers do not fit each other or the model.
+            LookupError: the model has no such layer or argument, the batch no such key or position.
+            RuntimeError: the model never runs the layer, the score does not depend on it, or no gradient can be taken
+                through the model. What the model itself raises comes as it is.
         """
         if _are_batches(inputs):
             kind = type(inputs).__name__
@@ -179,7 +187,15 @@ class Explainer(ABC, metaclass=_Named):
     def explain(self, inputs: Any, targets: Targets = None) -> "Explanation | Iterator[Explanation]":
         """The attributions with all that belongs to them: what was explained, targets, prediction, time.
 
-        For a ``DataLoader``, or any iterator over batches, an iterator of one explanation a batch.
+        Args:
+            inputs: a batch, as `attribute` takes it; or a ``DataLoader``, or any iterator over batches.
+            targets: as `attribute` takes them; for several batches, those of each.
+
+        Returns:
+            An explanation; for several batches an iterator of one a batch, each made when it is asked for.
+
+        Raises:
+            TypeError, ValueError, LookupError, RuntimeError: as `attribute` does; of several batches, the iterator.
         """
         if _are_batches(inputs):
             return self._each(inputs, targets)

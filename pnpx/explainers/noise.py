@@ -134,14 +134,36 @@ def _span(value: Value, bound: Bound) -> Tensor:
 
 
 class SmoothGrad(NoisyGradient):
-    """The mean of the gradients under noise (Smilkov et al., 2017, arXiv:1706.03825)."""
+    """The mean of the gradients under noise (Smilkov et al., 2017, arXiv:1706.03825).
+
+    Args:
+        noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
+        n_iter: how many noisy copies. The sample itself is none of them.
+        noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
+        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: a Latin hypercube.
+        input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
+        seed: of the noise, which is the same for all samples of a batch, but for its scale.
+
+    The other parameters are those of `Explainer`.
+    """
 
     statistic = Mean
     default_sampler = "latin"
 
 
 class SquareGrad(NoisyGradient):
-    """The mean of the squared gradients under noise, element by element (Hooker et al., 2019, arXiv:1806.10758)."""
+    """The mean of the squared gradients under noise, element by element (Hooker et al., 2019, arXiv:1806.10758).
+
+    Args:
+        noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
+        n_iter: how many noisy copies. The sample itself is none of them.
+        noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
+        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: a Latin hypercube.
+        input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
+        seed: of the noise, which is the same for all samples of a batch, but for its scale.
+
+    The other parameters are those of `Explainer`.
+    """
 
     statistic = MeanSquare
     default_sampler = "latin"
@@ -151,6 +173,16 @@ class VarGrad(NoisyGradient):
     """The unbiased variance of the gradients under noise (Adebayo et al., 2018, arXiv:1810.03307).
 
     The draws are independent: those of other samplers bias it, as they make the mean that it is taken around too good.
+
+    Args:
+        noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
+        n_iter: how many noisy copies, 2 at least. The sample itself is none of them.
+        noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
+        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: independent draws.
+        input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
+        seed: of the noise, which is the same for all samples of a batch, but for its scale.
+
+    The other parameters are those of `Explainer`.
     """
 
     statistic = Variance

@@ -208,6 +208,32 @@ def test_steps_are_doubled_only_for_the_samples_that_need_it(targets, n_targets)
     assert len(needed) == 4 and needed[0] == 4 and needed[1] > 4
 
 
+class Growth(nn.Module):
+    """exp(3 x), of which no rule of a few midpoints has the integral; it notes the rows that it is run on."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def forward(self, x):
+        self.rows += x.flatten().tolist()
+        return (3 * x).exp()
+
+
+@pytest.mark.parametrize("max_steps, n_steps", [(4, 4), (7, 4), (8, 8), (15, 8), (16, 16), (31, 16)])
+def test_no_more_steps_are_taken_than_max_steps(max_steps, n_steps):
+    """The midpoint rule, written out: 3 exp(3 x t) at the middles t of so many parts of the path, times x."""
+    model, x = Growth(), torch.tensor([[2.0]], dtype=torch.float64)
+    explainer = pnpx.IntegratedGradients(model, n_steps=4, max_steps=max_steps, rule="riemann_middle",
+                                         gap_tolerance=1e-9)
+    with pytest.warns(RuntimeWarning, match=f"^what {n_steps} steps miss"):
+        found = explainer.attribute(x)
+    middles = (torch.arange(n_steps, dtype=torch.float64) + 0.5) / n_steps
+    torch.testing.assert_close(found[0], x[0] * (3 * (3 * x[0] * middles).exp()).mean(), rtol=1e-12, atol=0)
+    nearest = min(row for row in model.rows if row > 0)
+    assert nearest == pytest.approx(2.0 * 0.5 / n_steps)  # finer steps would begin nearer to the baseline
+
+
 @pytest.mark.parametrize("options, kind, message", [
     ({"max_steps": 8}, ValueError, "`max_steps >= 32` must hold"),
     ({"max_steps": 64.0}, TypeError, "max_steps must be an int"),
