@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from pnpx.report import Panel, Report, Sample, Section, render
 
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, which measures the page")
+BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), "chromium")
+HEADLESS = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
 
 MEASURE = """\
 <!DOCTYPE html><body><script>
@@ -48,8 +47,20 @@ for (const width of widths) {
 WIDTHS = [320, 400, 800, 1400]
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """The command of a browser that starts here."""
+    try:
+        done = subprocess.run([*HEADLESS, "data:text/html,<p>here"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"needs Chromium, which measures the page: {error}")
+    if "here" not in done.stdout:
+        pytest.skip(f"needs Chromium, which measures the page, but it does not start: {done.stderr[-200:]}")
+    return HEADLESS
+
+
 @pytest.fixture
-def measured(tmp_path):
+def measured(tmp_path, browser):
     """What a browser says of the page of samples with a label, by the widths of its window."""
 
     def measured(label, inches):
@@ -62,8 +73,7 @@ def measured(tmp_path):
         render(Report("A run", "2026-01-02", "model: net", [section], [], {"torch": "2.9.0"}), tmp_path / "report.html")
         source = json.dumps((tmp_path / "report.html").read_text("utf-8")).replace("</", "<\\/")
         (tmp_path / "measure.html").write_text(MEASURE.replace("WIDTHS", str(WIDTHS)).replace("PAGE", source), "utf-8")
-        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
-                   "--virtual-time-budget=10000", "--dump-dom", (tmp_path / "measure.html").as_uri()]
+        command = [*browser, f"--user-data-dir={tmp_path / 'browser'}", (tmp_path / "measure.html").as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         said = done.stdout.partition("<body>")[2].partition("</body>")[0]
         return {int(width): one for width, one in json.loads(said).items()}
