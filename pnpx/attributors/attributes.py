@@ -130,7 +130,7 @@ class Attributes:
         """
         explained = self._explained
         with explained.passing if explained.keeps is not False else nullcontext():
-            if explained.keeps or not self._looked:
+            if explained.keeps:
                 self._put_back()
             try:
                 yield

@@ -5,12 +5,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
 import pnpx
+from pnpx.attributors.attributes import Found
 from pnpx.attributors.guard import left_as_found, uncompiled
 from tests.errors import raises
 
@@ -360,8 +362,9 @@ def test_each_piece_of_a_batch_starts_from_what_was_found(size):
     apart = [pnpx.SmoothGrad(model, layer=layer, n_iter=3).attribute(x, 1) for layer in ("cell:input", "head:input")]
     both = pnpx.SmoothGrad(model, layer=["cell:input", "head:input"], n_iter=3, batch_size=size).attribute(x, 1)
     torch.testing.assert_close(both, tuple(apart))
-    wrapped = pnpx.SmoothGrad(nn.DataParallel(model), layer="cell:input", n_iter=3, batch_size=size).attribute(x, 1)
-    torch.testing.assert_close(wrapped, apart[0])
+    for layer in (None, "cell:input"):
+        wrapped = pnpx.SmoothGrad(nn.DataParallel(model), layer=layer, n_iter=3, batch_size=size).attribute(x, 1)
+        torch.testing.assert_close(wrapped, apart[0])
     assert model.state is None and model.calls == 0
 
 
@@ -404,6 +407,35 @@ def test_threads_each_start_from_what_was_found(memory, threads):
             for found in job.result():
                 torch.testing.assert_close(found, inputs.grad.float(), check_dtype=False)
     assert model.kept is kept and kept.tolist() == [1.0] * 6 and model.steps == 0
+
+
+def test_what_is_found_is_whole_while_other_threads_wrap_modules():
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))
+    done = threading.Event()
+
+    def wrap():
+        while not done.is_set():
+            for module in model:
+                module.__dict__["forward"] = module.forward
+            for module in model:
+                del module.__dict__["forward"]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=wrap)
+    other.start()
+    try:
+        for _ in range(100):
+            found = Found(model)
+            for home, (start, stop) in zip(found._homes, pairwise(found._starts), strict=True):
+                pairs = dict(zip(found._names[start:stop], found._values[start:stop], strict=True))
+                pairs.pop("forward", None)
+                assert all(home[name] is value for name, value in pairs.items())
+            assert found.changed() == []
+    finally:
+        done.set()
+        other.join()
+        sys.setswitchinterval(interval)
 
 
 def test_a_lazy_model_is_to_run_first():
