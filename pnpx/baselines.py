@@ -160,6 +160,8 @@ def _absent(value: Any, baseline: Baseline) -> Any:
 
 
 def _expanded(baseline: Tensor, value: Tensor) -> Tensor:
+    if baseline.is_complex() and not value.is_complex():
+        raise TypeError(f"a baseline of {value.dtype} must be real numbers, but is {baseline.dtype}")
     if not value.is_floating_point() and bool((baseline.to(value.dtype) != baseline).any()):
         raise ValueError(
             f"a baseline of {value.dtype} must be whole numbers, such as a token's id, but is "

@@ -127,6 +127,7 @@ def test_one_input_in_a_tuple():
                    "each input, but got None"),
     (one(X), [0.0, 1.0], "a baseline is a number, a tensor, a name (zeros, mean, blur), a callable on the input, or "
                          "one for each input, but got [0.0, 1.0]"),
+    (one(X), torch.tensor(1j), "a baseline of torch.float32 must be real numbers, but is torch.complex64"),
     (one(X), "blur", "baseline='blur' is for images (batch, channels, height, width), but got (2, 3, 4)"),
     (one(X.long()), "mean", "baseline='mean' needs floating-point inputs, but got torch.int64"),
     (one(X.long()), "blur", "baseline='blur' needs floating-point inputs, but got torch.int64"),

@@ -4,6 +4,7 @@ A forward pass that leaves something there changes what the next one gives. So e
 what was there, and at the end it is there again.
 """
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -24,16 +25,20 @@ _NOTHING = object()
 
 
 class _Copied(NamedTuple):
+    """A tensor, its version, its content, and whether nothing else in sight has the tensor or its memory."""
+
     tensor: Tensor
     version: int
     copy: Tensor
+    alone: bool
 
 
 class _Change(NamedTuple):
     home: dict[str, Any]
     name: str
     old: Any
-    copy: Tensor | None
+    changed: _Copied | None
+    """That ``old`` was changed in place."""
 
 
 class Found:
@@ -44,33 +49,41 @@ class Found:
         self._homes = [home for module in modules for home in (module.__dict__, module._buffers)]
         # Copied one by one, as other threads may change them; then flat, and compared as a whole: most models keep
         # nothing, and have hundreds of modules.
-        copies = [dict(home) for home in self._homes]
+        probe = {"": torch.empty(0)}  # a tensor that nothing else has
+        copies = [dict(home) for home in [*self._homes, probe]]
         self._names = [*chain.from_iterable(copies)]
         self._values = [*chain.from_iterable(home.values() for home in copies)]
-        self._starts = [0, *accumulate(map(len, copies))]
+        self._starts = [0, *accumulate(map(len, copies[:-1]))]
         kinds = {kind for kind in set(map(type, self._values)) if issubclass(kind, Tensor)}
-        kept = (value for value in self._values if type(value) in kinds) if kinds else ()
+        kept = [value for value in self._values if type(value) in kinds]
+        del copies
+        uses = [_uses(value) for value in kept]
         self._copies = {
-            id(value): _Copied(value, value._version, value.detach().clone())
-            for value in kept
+            id(value): _Copied(value, value._version, value.detach().clone(), used == uses[-1])
+            for value, used in zip(kept[:-1], uses, strict=False)
             if not value.is_inference() and value.numel() * value.element_size() <= _LARGEST
         }
+        self._names.pop()
+        self._values.pop()
         self._keeping: set[int] = set()  # which modules, by number, were seen to keep a tensor
 
     def changed(self, buffers: bool = True) -> list[_Change]:
         """What has changed since, in the modules that keep a tensor; without ``buffers``, but for those."""
         if self._is_as_it_was():
             return []
-        found = []
+        found, numbers = list[_Change](), list[_Change]()
         spans = enumerate(pairwise(self._starts))
         for (number, of_plain), (_, of_buffers) in zip(spans, spans, strict=True):
             moved = [*self._changes(self._homes[number], *of_plain)]
             replaced = [*self._changes(self._homes[number + 1], *of_buffers)]
-            if any(change.copy is not None or _keeps(change) for change in (*moved, *replaced)):
+            if any(change.changed is not None or _keeps(change) for change in (*moved, *replaced)):
                 self._keeping.add(number)
             if number in self._keeping:
                 found += [*moved, *replaced] if buffers else moved
-        return found
+            else:
+                numbers += filter(_counts, moved)
+        # Where tensors are kept, what another module counts may tell where in them, as a position in caches does.
+        return found + numbers if self._keeping else []
 
     def _is_as_it_was(self) -> bool:
         try:
@@ -88,9 +101,9 @@ class Found:
         for name in before if now.keys() == before.keys() else now.keys() | before.keys():
             old = before.get(name, _NOTHING)
             copied = self._copies.get(id(old))
-            copy = copied.copy if copied is not None and old._version != copied.version else None
-            if name not in _INTERNAL and (copy is not None or now.get(name, _NOTHING) is not old):
-                yield _Change(home, name, old, copy)
+            changed = copied if copied is not None and old._version != copied.version else None
+            if name not in _INTERNAL and (changed is not None or now.get(name, _NOTHING) is not old):
+                yield _Change(home, name, old, changed)
 
 
 class _Explained:
@@ -173,20 +186,34 @@ def explaining(model: nn.Module) -> Iterator[None]:
                 _undo(explained.found.changed(buffers=False))
 
 
+def _uses(tensor: Tensor) -> tuple[int, int]:
+    """How many references there are to a tensor, and how many tensors share its memory."""
+    return sys.getrefcount(tensor), torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+
+
 def _keeps(change: _Change) -> bool:
     """Whether a tensor is what was there, or what is there now."""
     return bool(tensors(change.old) or tensors(change.home.get(change.name)))
 
 
+def _counts(change: _Change) -> bool:
+    """Whether a number is what was there, and what is there now."""
+    return all(isinstance(value, (int, float)) for value in (change.old, change.home.get(change.name)))
+
+
 def _undo(changes: list[_Change], apart: bool = False) -> None:
-    """Put back what was there; ``apart``: a copy of what was changed in place, which the graph of a pass may hold."""
-    for home, name, old, copy in changes:
+    """Put back what was there.
+
+    With ``apart`` a copy of what was changed in place, since the graph of a pass may hold that; but not of what has
+    another name, or shares its memory: the model may write by one name and read by the other.
+    """
+    for home, name, old, changed in changes:
         if old is _NOTHING:
             home.pop(name, None)
-        elif copy is not None and apart:
-            home[name] = copy.clone()
+        elif changed is not None and apart and changed.alone:
+            home[name] = changed.copy.clone()
         else:
             home[name] = old
-            if copy is not None:
+            if changed is not None:
                 with torch.no_grad():
-                    old.data.copy_(copy)
+                    old.data.copy_(changed.copy)

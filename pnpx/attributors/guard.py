@@ -21,6 +21,8 @@ from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
 
 _LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
 
+_WITHOUT_SHAPE = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
+
 _lock = threading.RLock()
 _held: dict[object, tuple[int, Callable[[], None]]] = {}
 
@@ -47,10 +49,12 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     found = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     parameters = {id(parameter): parameter for parameter in found}
+    buffers = (buffer for module in modules for buffer in module._buffers.values())
+    if any(isinstance(tensor, _WITHOUT_SHAPE) for tensor in (*parameters.values(), *buffers)):
+        every = (*model.named_parameters(), *model.named_buffers())
+        name = next(name for name, tensor in every if isinstance(tensor, _WITHOUT_SHAPE))
+        raise RuntimeError(f"the model's {name!r} has no shape yet; run the model once, on any batch, to make it")
     for parameter in parameters.values():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            name = next(name for name, one in model.named_parameters() if one is parameter)
-            raise RuntimeError(f"the model's {name!r} has no shape yet; run the model once, on any batch, to make it")
         if parameter.is_inference():
             name = next(name for name, one in model.named_parameters() if one is parameter)
             raise RuntimeError(
@@ -64,7 +68,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
         _acquire(key, change)
         held.append(key)
 
-    with _random_state():
+    with _random_state(), explaining(model):  # what is found is looked at before anything here holds a part of it
         try:
             with _lock:
                 for module in modules:
@@ -89,8 +93,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
                     # cuDNN's recurrent nets can be differentiated in train mode only.
                     hold("cudnn", _without_cudnn)
-            with explaining(model):
-                yield
+            yield
         finally:
             _release(held)
             for module in bare:

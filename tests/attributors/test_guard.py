@@ -394,7 +394,7 @@ def test_threads_each_start_from_what_was_found(memory, threads):
     model, x = Drifts().double(), torch.randn(4, 4, dtype=torch.float64)
     inputs, alone = x.clone().requires_grad_(), copy.deepcopy(model)
     alone(inputs)[:, 1].sum().backward()
-    kept = model.kept
+    kept = id(model.kept)  # what something else holds is not replaced, see below
 
     def explain(layer):
         return [
@@ -406,7 +406,40 @@ def test_threads_each_start_from_what_was_found(memory, threads):
         for job in [pool.submit(explain, layer) for layer in (None, "linear:input", "x") * threads]:
             for found in job.result():
                 torch.testing.assert_close(found, inputs.grad.float(), check_dtype=False)
-    assert model.kept is kept and kept.tolist() == [1.0] * 6 and model.steps == 0
+    assert id(model.kept) == kept and model.kept.tolist() == [1.0] * 6 and model.steps == 0
+
+
+@pytest.mark.parametrize("shared", ["tied", "a view", "in a list", "by position"])
+def test_a_memory_with_two_names_is_one_for_each_pass(shared):
+    class Writes(nn.Module):
+        """Writes to its memory in place, at a position that it counts, and reads it where a part has it."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("memory", torch.zeros(40, dtype=torch.float64))
+            self.position, self.head = 0, nn.Linear(4, 3)
+            self.reads = nn.Module()
+            if shared == "in a list":
+                self.held = [self.memory]
+            else:
+                self.reads.register_buffer("memory", self.memory[:] if shared == "a view" else self.memory)
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.memory[self.position] = x.detach().square().mean()
+            read = self.held[0] if shared == "in a list" else self.reads.memory
+            y = x * read[: self.position + 1].sum()
+            self.position += shared == "by position"
+            return self.head(y)
+
+    torch.manual_seed(0)
+    model, x = Writes().double(), torch.randn(3, 4, dtype=torch.float64)
+    expected = model.head.weight[1] * x.square().mean(1, keepdim=True)
+    found = pnpx.Gradient(model, batch_size=1).attribute(x, 1)
+    torch.testing.assert_close(found, expected.detach().float(), check_dtype=False)
+    calm = pnpx.SmoothGrad(model, noise_std=0.0, n_iter=4, batch_size=1).attribute(x, 1)
+    torch.testing.assert_close(calm, expected.detach().float(), check_dtype=False)
+    assert model.memory.tolist() == [0.0] * 40 and model.position == 0
 
 
 def test_what_is_found_is_whole_while_other_threads_wrap_modules():
@@ -440,8 +473,10 @@ def test_what_is_found_is_whole_while_other_threads_wrap_modules():
 
 def test_a_lazy_model_is_to_run_first():
     model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
-    with raises(RuntimeError, "the model's '0.weight' has no shape yet; run the model once, on any batch, to make it"):
-        pnpx.Gradient(model).attribute(torch.ones(2, 4), 0)
+    for lazy, name in (model, "0.weight"), (nn.Sequential(nn.LazyBatchNorm1d(affine=False)), "0.running_mean"):
+        remedy = "run the model once, on any batch, to make it"
+        with raises(RuntimeError, f"the model's {name!r} has no shape yet; {remedy}"):
+            pnpx.Gradient(lazy).attribute(torch.ones(2, 4), 0)
     with torch.no_grad():
         model(torch.ones(2, 4))
     assert pnpx.Gradient(model).attribute(torch.ones(2, 4), 0).shape == (2, 4)
