@@ -416,18 +416,18 @@ def test_a_memory_with_two_names_is_one_for_each_pass(shared):
 
         def __init__(self):
             super().__init__()
-            self.register_buffer("memory", torch.zeros(40, dtype=torch.float64))
+            memory = torch.zeros(40, dtype=torch.float64)
             self.position, self.head = 0, nn.Linear(4, 3)
-            self.reads = nn.Module()
-            if shared == "in a list":
-                self.held = [self.memory]
-            else:
-                self.reads.register_buffer("memory", self.memory[:] if shared == "a view" else self.memory)
+            self.reads, self.held = nn.Module(), [memory] if shared == "in a list" else []
+            if shared != "by position":
+                self.register_buffer("memory", memory)
+            if shared != "in a list":
+                self.reads.register_buffer("memory", memory[:] if shared == "a view" else memory)
 
         def forward(self, x):
-            with torch.no_grad():
-                self.memory[self.position] = x.detach().square().mean()
             read = self.held[0] if shared == "in a list" else self.reads.memory
+            with torch.no_grad():
+                (read if shared == "by position" else self.memory)[self.position] = x.detach().square().mean()
             y = x * read[: self.position + 1].sum()
             self.position += shared == "by position"
             return self.head(y)
@@ -439,7 +439,7 @@ def test_a_memory_with_two_names_is_one_for_each_pass(shared):
     torch.testing.assert_close(found, expected.detach().float(), check_dtype=False)
     calm = pnpx.SmoothGrad(model, noise_std=0.0, n_iter=4, batch_size=1).attribute(x, 1)
     torch.testing.assert_close(calm, expected.detach().float(), check_dtype=False)
-    assert model.memory.tolist() == [0.0] * 40 and model.position == 0
+    assert all(memory.tolist() == [0.0] * 40 for memory in model.buffers()) and model.position == 0
 
 
 def test_what_is_found_is_whole_while_other_threads_wrap_modules():
