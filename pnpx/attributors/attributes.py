@@ -6,7 +6,6 @@ what was there, and at the end it is there again.
 
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import accumulate, chain, pairwise
@@ -107,10 +106,10 @@ class Found:
 
 
 class _Explained:
-    """A model that is explained: as it was found, and by which threads, each with how many times over."""
+    """A model that is explained: as it was found, and how many explanations go on."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.found, self.threads = Found(model), Counter[int]()
+        self.found, self.explanations = Found(model), 0
         self.passing = threading.RLock()
         self.keeps: bool | None = None  # whether its passes leave something; None: none has been looked at
 
@@ -123,8 +122,8 @@ class Attributes:
     """The attributes and buffers of the modules of a model, as they are when this is made, or its explanation began.
 
     They are put back where a module keeps tensors between passes: those that were replaced, or changed in place, and
-    whatever else that module has set meanwhile, such as a counter of steps. What is in lists, mappings and objects of
-    its own is not looked into.
+    whatever else that module has set meanwhile, such as a counter of steps; of other modules then numbers. What is in
+    lists, mappings and objects of its own is not looked into.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -163,25 +162,23 @@ class Attributes:
 
 @contextmanager
 def explaining(model: nn.Module) -> Iterator[None]:
-    """This thread explains ``model``; when the last one has, the attributes are put back, but for buffers.
+    """Around an explanation of ``model``; after the last that goes on, the attributes are put back, but for buffers.
 
     Those `guard` restores.
     """
-    model, thread = unwrapped(model), threading.get_ident()
+    model = unwrapped(model)
     key = id(model)
     with _lock:
         if key not in _explained:
             _explained[key] = _Explained(model)
         explained = _explained[key]
-        explained.threads[thread] += 1
+        explained.explanations += 1
     try:
         yield
     finally:
         with _lock:
-            explained.threads[thread] -= 1
-            if not explained.threads[thread]:
-                del explained.threads[thread]
-            if not explained.threads:
+            explained.explanations -= 1
+            if not explained.explanations:
                 del _explained[key]
                 _undo(explained.found.changed(buffers=False))
 
