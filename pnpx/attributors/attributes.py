@@ -36,8 +36,8 @@ class _Change(NamedTuple):
     home: dict[str, Any]
     name: str
     old: Any
-    changed: _Copied | None
-    """That ``old`` was changed in place."""
+    in_place: _Copied | None
+    """What ``old`` held, if it was changed in place."""
 
 
 class Found:
@@ -75,7 +75,7 @@ class Found:
         for (number, of_plain), (_, of_buffers) in zip(spans, spans, strict=True):
             moved = [*self._changes(self._homes[number], *of_plain)]
             replaced = [*self._changes(self._homes[number + 1], *of_buffers)]
-            if any(change.changed is not None or _keeps(change) for change in (*moved, *replaced)):
+            if any(change.in_place is not None or _keeps(change) for change in (*moved, *replaced)):
                 self._keeping.add(number)
             if number in self._keeping:
                 found += [*moved, *replaced] if buffers else moved
@@ -100,9 +100,9 @@ class Found:
         for name in before if now.keys() == before.keys() else now.keys() | before.keys():
             old = before.get(name, _NOTHING)
             copied = self._copies.get(id(old))
-            changed = copied if copied is not None and old._version != copied.version else None
-            if name not in _INTERNAL and (changed is not None or now.get(name, _NOTHING) is not old):
-                yield _Change(home, name, old, changed)
+            in_place = copied if copied is not None and old._version != copied.version else None
+            if name not in _INTERNAL and (in_place is not None or now.get(name, _NOTHING) is not old):
+                yield _Change(home, name, old, in_place)
 
 
 class _Explained:
@@ -204,13 +204,13 @@ def _undo(changes: list[_Change], apart: bool = False) -> None:
     With ``apart`` a copy of what was changed in place, since the graph of a pass may hold that; but not of what has
     another name, or shares its memory: the model may write by one name and read by the other.
     """
-    for home, name, old, changed in changes:
+    for home, name, old, in_place in changes:
         if old is _NOTHING:
             home.pop(name, None)
-        elif changed is not None and apart and changed.alone:
-            home[name] = changed.copy.clone()
+        elif in_place is not None and apart and in_place.alone:
+            home[name] = in_place.copy.clone()
         else:
             home[name] = old
-            if changed is not None:
+            if in_place is not None:
                 with torch.no_grad():
-                    old.data.copy_(changed.copy)
+                    old.data.copy_(in_place.copy)
