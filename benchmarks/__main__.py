@@ -15,7 +15,8 @@ from benchmarks.text import text
 
 def everything(options: Options) -> list[Table]:
     """Every table, with less time for each row than the commands of their own take."""
-    quick = replace(options, pace=replace(options.pace, seconds=min(options.pace.seconds, 4.0), rounds=2))
+    pace = replace(options.pace, seconds=min(options.pace.seconds, 4.0), rounds=2)
+    quick = replace(options, pace=pace, layers=None)
     # The last model is the quick one: it alone is timed with each statistic and each number of noisy samples.
     thorough = replace(quick, models=options.models[-1:])
     once = replace(quick, models=options.models[:-1], n_iter=options.n_iter[:1], kinds=options.kinds[:1])

@@ -17,7 +17,7 @@ class Options:
     """What a benchmark may be told.
 
     ``size`` is that of the models' inputs; ``n_iter`` the numbers of noisy samples; ``kinds`` the explainers timed at
-    the input.
+    the input; ``layers`` those timed elsewhere, None: all that a model is cut at.
     """
 
     pace: Pace
@@ -25,6 +25,7 @@ class Options:
     n_iter: tuple[int, ...] = (20, 50)
     models: tuple[str, ...] = ("resnet18", "bert", "lstm")
     kinds: tuple[str, ...] = ("SmoothGrad", "SquareGrad", "VarGrad")
+    layers: tuple[str, ...] | None = None
 
 
 def main(make: Callable[[Options], list[Table]], summary: str, arguments: Sequence[str] | None = None) -> None:
@@ -38,11 +39,13 @@ def main(make: Callable[[Options], list[Table]], summary: str, arguments: Sequen
     parser.add_argument("--size", choices=SIZES, default=standard.size, help="of the models' inputs")
     parser.add_argument("--n-iter", type=int, nargs="+", default=standard.n_iter, help="noisy samples")
     parser.add_argument("--models", nargs="+", choices=standard.models, default=standard.models, help="which of them")
+    parser.add_argument("--layers", nargs="+", help="which of them, such as layer4; by default all")
     parser.add_argument("--output", type=Path, help="a Markdown file to write")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     pace = Pace(given.seconds, given.rounds, given.clock)
-    tables = make(Options(pace, given.size, tuple(given.n_iter), tuple(given.models)))
+    layers = None if given.layers is None else tuple(given.layers)
+    tables = make(Options(pace, given.size, tuple(given.n_iter), tuple(given.models), layers=layers))
     text = f"{facts(given.clock)}\n\n" + "\n".join(table.markdown() for table in tables)
     print(f"\n{text}")
     if given.output:

@@ -30,8 +30,12 @@ def layers(options: Options) -> list[Table]:
             "Wanted: pnpx not over 1.1 of the floor.",
         ],
     )
+    known: list[str] = []
     for subject in subjects(options.models, options.size):
+        known += [cut.layer for cut in subject.cuts]
         for cut in subject.cuts:
+            if options.layers is not None and cut.layer not in options.layers:
+                continue
             _check(subject, cut)
             with torch.no_grad():
                 value = cut.prefix()
@@ -57,6 +61,9 @@ def layers(options: Options) -> list[Table]:
                     Ratio.of(timed["full passes"], timed["pnpx"]),
                     len(base),
                 )
+    unknown = set(options.layers or ()) - set(known)
+    if unknown:
+        raise ValueError(f"none of the models is cut at {', '.join(sorted(unknown))}, but only at {', '.join(known)}")
     return [table]
 
 

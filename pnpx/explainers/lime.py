@@ -33,6 +33,8 @@ class Lime(PerturbationExplainer):
         distance: "cosine", 1 - sqrt(portion of groups present), from 0 to 1; or "euclidean", sqrt(number absent).
         ridge: the weight of the squared coefficients.
         seed: of the draws, which samples of as many groups share.
+
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
     """
 
     _: KW_ONLY

@@ -31,6 +31,8 @@ class FeatureAblation(PerturbationExplainer):
     """The score less that with a group of features replaced, for one group at a time (Covert, Lundberg and Lee, 2021,
     arXiv:2011.14878).
 
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
+
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, -1.0]]))
     >>> FeatureAblation(model).attribute(torch.tensor([[2.0, 5.0]]))
@@ -52,6 +54,8 @@ class Occlusion(FeatureAblation):
         window: how long the window is: an int, or one for each axis of positions, such as (height, width); None:
             groups are hidden.
         stride: how far it moves, likewise; None: as far as it is long.
+
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
     """
 
     _: KW_ONLY

@@ -27,6 +27,8 @@ class KernelShap(PerturbationExplainer):
         n_iter: how many coalitions at most, each a copy of the sample; beside them only none and all. Less than twice
             as many as groups do not determine the values, which is warned of.
         seed: of the draws, which samples of as many groups share.
+
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
     """
 
     _: KW_ONLY
@@ -101,6 +103,8 @@ class Shapley(PerturbationExplainer):
     Args:
         n_iter: how many orders; each takes as many copies as there are groups.
         seed: of the orders, which samples of as many groups share.
+
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
     """
 
     _: KW_ONLY

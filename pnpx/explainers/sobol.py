@@ -26,6 +26,8 @@ class Sobol(PerturbationExplainer):
     Args:
         n_iter: how many points, best a power of 2; each takes as many copies as there are groups, and two more.
         seed: of the points, which samples of as many groups share.
+
+    ``groups``, ``baseline`` and ``replacement`` are those of `PerturbationExplainer`, the rest those of `Explainer`.
     """
 
     _: KW_ONLY
