@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.attributes import explaining
+from pnpx.attributors.attributes import Copied, explaining
 from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
-
-_LARGEST_BUFFER = 16 * 2**20  # bytes; larger ones are tables and packed weights, which no forward pass writes to
 
 _WITHOUT_SHAPE = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 
@@ -149,19 +147,15 @@ def _quieten(module: nn.Module) -> Callable[[], None]:
     """Eval mode for this module alone, set directly: an overridden ``eval()`` may do more, such as merge weights."""
     training = _trains(module)
     before, not_saved = dict(module._buffers), set(module._non_persistent_buffers_set)
-    copies = {
-        name: buffer.detach().clone()
-        for name, buffer in before.items()
-        if buffer is not None and not buffer.is_inference() and _is_small(buffer)
-    }
+    copies = [Copied(buffer) for buffer in before.values() if buffer is not None and not buffer.is_inference()]
     if training:
         module.training = False
 
     def undo() -> None:
         if training:
             module.training = True
-        for name, copy in copies.items():
-            _restore(before[name], copy)
+        for copied in copies:
+            copied.restore()
         made = any(before.get(name, module) is not buffer for name, buffer in module._buffers.items())
         if made or module._non_persistent_buffers_set != not_saved:
             # A forward pass has made buffers, or replaced them.
@@ -174,20 +168,6 @@ def _quieten(module: nn.Module) -> Callable[[], None]:
             module._non_persistent_buffers_set = not_saved
 
     return undo
-
-
-def _restore(buffer: Tensor | None, copy: Tensor) -> None:
-    """Give ``buffer`` its value back, in its own memory, which other tensors may look at."""
-    if buffer is None:
-        return
-    if buffer.shape != copy.shape or buffer.dtype != copy.dtype:
-        buffer.data = copy
-    elif not torch.equal(buffer, copy):
-        buffer.data.copy_(copy)
-
-
-def _is_small(buffer: Tensor) -> bool:
-    return buffer.numel() * buffer.element_size() <= _LARGEST_BUFFER
 
 
 def _nothing_to_do() -> Callable[[], None]:
