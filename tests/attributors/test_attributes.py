@@ -12,7 +12,7 @@ from torch import nn
 
 import pnpx
 from pnpx.attributors import attributes
-from pnpx.attributors.attributes import Found
+from pnpx.attributors.attributes import Found, explaining
 
 
 class Remembers(nn.Module):
@@ -330,6 +330,24 @@ def test_threads_explain_models_that_share_a_part_which_keeps_a_state(kind):
     finally:
         sys.setswitchinterval(interval)
     assert backbone.state is None
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_second_model_with_the_same_part_starts_from_what_was_found(in_place):
+    torch.manual_seed(0)
+    part, x = Streams(in_place).double(), torch.randn(3, 4, dtype=torch.float64)
+    first, second = nn.Sequential(part, nn.Linear(3, 2)).double(), nn.Sequential(part, nn.Linear(3, 2)).double()
+    expected, memory = [gradient_alone(model, x) for model in (first, second)], part.memory
+    with explaining(first):
+        torch.testing.assert_close(calm(first, x), expected[0])
+        with explaining(second):
+            torch.testing.assert_close(calm(second, x), expected[1])
+        torch.testing.assert_close(calm(first, x), expected[0])
+    with explaining(first), explaining(second):
+        torch.testing.assert_close(calm(second, x), expected[1])
+        torch.testing.assert_close(calm(first, x), expected[0])
+    assert part.memory is memory and part.step == 1
+    assert not in_place or memory.tolist() == [1.0] * 4
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
