@@ -1,5 +1,6 @@
 """The checks on the way from settings to work: every problem of a configuration, found before anything is explained."""
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,8 +78,10 @@ class Checker:
         if (folder / CONFIG).exists() and (folder / CONFIG).samefile(self.source.path):
             said = f"would overwrite this configuration with the one as run, {CONFIG}; name another folder"
             self.note(("output",), said)
-        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not existing.is_dir():
+        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not existing.exists():
+            wrong(f"must be a folder to write to, but {str(existing)!r} is a link to nothing; name another, or mend it")
+        elif not existing.is_dir():
             said = f"must be a folder to write to, but {str(existing)!r} is a file; name another, or move it away"
             wrong(said)
         return folder

@@ -61,7 +61,9 @@ def explain(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, such as explainers.0.n_iter=10.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="The folder to write to, instead of the one in CONFIG.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="The folder to write to, instead of the one in CONFIG.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Explain again what was finished before.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the factories that CONFIG names.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no summary.")] = False,
@@ -69,6 +71,8 @@ def explain(
     """Explain what CONFIG names and write attributions, pictures and report.html; what is finished is kept."""
     from pnpx.source import ConfigError
 
+    if output == "":  # as a shell has it whose variable is not set
+        _stop(WRONG_CONFIG, "--output must name a folder, but is empty")
     doing = "read what the run needs"
     try:
         from pnpx.pipeline import run
@@ -76,7 +80,7 @@ def explain(
         from pnpx.shipped import find
 
         with _warnings_in_lines():
-            work = plan(find(config), overrides or [], output, allow_code)
+            work = plan(find(config), overrides or [], None if output is None else Path(output), allow_code)
             doing = "write the results"
             outcome = run(work, force=force, quiet=quiet)
     except ConfigError as error:

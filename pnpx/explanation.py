@@ -33,17 +33,19 @@ class Explanation:
         explained: the clean value at the place explained: the inputs, or what a layer takes or gives.
         inputs: the arguments extracted for the model, such as images (batch, channels, height, width).
         targets: (batch,) or (batch, targets) integers, or floats that weight the output; None if there were none.
+            Where outputs have more axes, (batch, axes): an index for each; then `indices` is True.
         prediction: (batch,) the predicted classes; None where the output is no classification.
         probability: (batch,) the probability of `prediction`; None likewise.
         output: (batch, ...) what the model gave, detached.
         explainer: its "name", its "layer" and its other parameters, as JSON knows them.
         seconds: how long the explaining took.
         batch_axes: the batch axis of each tensor of `explained`, depth first.
-        diagnostics: further tensors, (batch,) each, by name.
+        diagnostics: further tensors, (batch,) or (batch, targets) each, by name.
         kind: "image", "series", "tabular" or "tokens"; None lets a plot guess it from the shapes.
-        class_names: a name for each class.
+        class_names: a name for each class: a sequence, or a mapping from numbers.
         feature_names: a name for each input feature.
         tokens: the tokens of each sample, or of all samples if one list of strings is given.
+        indices: whether `targets` are indices, one for each axis of the output, of one target a sample.
     """
 
     attributions: Structure
@@ -58,11 +60,13 @@ class Explanation:
     batch_axes: tuple[int, ...] = (0,)
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
     kind: str | None = None
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | Mapping[int, str] | None = None
     feature_names: Sequence[str] | None = None
     tokens: Sequence[str] | Sequence[Sequence[str]] | None = None
+    indices: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "batch_axes", tuple(self.batch_axes))
         n_tensors = len(tensors(self.explained))
         if len(self.batch_axes) != n_tensors:
             raise ValueError(
@@ -112,12 +116,15 @@ class Explanation:
     def label(self, index: int) -> str:
         """The name of class ``index``, or its number where it has no name."""
         names = self.class_names
+        if isinstance(names, Mapping):
+            return str(names.get(index, index))
         return str(names[index]) if names is not None and 0 <= index < len(names) else str(index)
 
     def n_targets(self) -> int | None:
         """How many targets each sample has: the size of the target axis, or None if there is no such axis."""
-        several = self.targets is not None and self.targets.ndim == 2 and not self.targets.is_floating_point()
-        return self.targets.shape[1] if several and self.targets is not None else None
+        if self.targets is None or self.targets.ndim != 2 or self.targets.is_floating_point() or self.indices:
+            return None
+        return self.targets.shape[1]
 
     def words(self, sample: int = 0) -> list[str] | None:
         """The tokens of one sample, or None where there are none."""
@@ -140,8 +147,9 @@ class Explanation:
 
         Raises:
             OSError: ``path`` cannot be written: its folder does not exist, say, or it is no file, but a folder.
-            TypeError: there is something in it that JSON cannot say, such as a parameter of the explainer, or a tensor
-                that is sparse.
+            TypeError: there is something in it that JSON or safetensors cannot say, such as a parameter of the
+                explainer, or a tensor that is sparse, or of complex128.
+            ValueError: a part of it is not of its kind, so that it could not be loaded again.
         """
         from safetensors.torch import save
 
@@ -149,8 +157,17 @@ class Explanation:
         for name in ("attributions", "explained", "inputs"):
             values[name] = mirror(values[name], tensors(values[name]))
         record = {name: packer.pack(value, name) for name, value in values.items()}
+        try:
+            self._unpacked(record, packer.leaves)
+        except ValueError as error:
+            raise ValueError(f"to be saved, an explanation must be whole, but {error}") from None
         metadata = {"format": FORMAT, "version": str(VERSION), "record": json.dumps(record, allow_nan=False)}
-        write_whole(path, save(packer.leaves, metadata))
+        try:
+            content = save(packer.leaves, metadata)
+        except KeyError as error:
+            said = f"to be saved, no tensor may be of {error.args[0]}, for which safetensors has no name"
+            raise TypeError(said) from None
+        write_whole(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> "Explanation":
@@ -181,11 +198,17 @@ class Explanation:
                 f"version {VERSION}; load it with the pnpx that saved it, or a later one"
             )
         try:
-            found = cls(**{name: unpack(item, leaves) for name, item in json.loads(metadata["record"]).items()})
-            found._require_sound()
+            found = cls._unpacked(json.loads(metadata["record"]), leaves)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             said = error if isinstance(error, ValueError) else repr(error)
             raise ValueError(f"{os.fspath(path)!r} is a damaged explanation: {said}") from error
+        return found
+
+    @classmethod
+    def _unpacked(cls, record: Mapping[str, Any], leaves: Mapping[str, Tensor]) -> "Explanation":
+        """What `Packer.pack` made a ``record`` of; errors as those of `_require_sound`."""
+        found = cls(**{name: unpack(item, leaves) for name, item in record.items()})
+        found._require_sound()
         return found
 
     def _repr_html_(self) -> str:
@@ -247,18 +270,25 @@ def _are_words(value: Any) -> bool:
     return value is None or (isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value))
 
 
+def _are_class_names(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(type(number) is int and isinstance(name, (str, int)) for number, name in value.items())
+    return _are_words(value)
+
+
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "targets": _is_tensor,
     "prediction": _is_tensor,
     "probability": _is_tensor,
     "output": _is_tensor,
-    "explainer": lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+    "explainer": lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value),
     "seconds": lambda value: isinstance(value, (int, float)),
     "batch_axes": lambda value: isinstance(value, tuple) and all(type(axis) is int for axis in value),
-    "diagnostics": lambda value: isinstance(value, dict) and all(isinstance(one, Tensor) for one in value.values()),
+    "diagnostics": lambda value: isinstance(value, Mapping) and all(isinstance(one, Tensor) for one in value.values()),
     "kind": lambda value: value is None or isinstance(value, str),
-    "class_names": _are_words,
+    "class_names": _are_class_names,
     "feature_names": _are_words,
+    "indices": lambda value: isinstance(value, bool),
     "tokens": lambda value: _are_words(value) or (isinstance(value, (list, tuple)) and all(map(_are_words, value))),
 }
 """Whether a value can be the part of an explanation of that name."""

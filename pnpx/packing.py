@@ -48,13 +48,14 @@ class Packer:
                 f"put {kept} there instead, by dataclasses.replace"
             )
         # What is explained is often the input itself: one tensor under two names is written once.
-        identity = (leaf.data_ptr(), leaf.device, leaf.dtype, leaf.shape, leaf.stride())
+        identity = (leaf.data_ptr(), leaf.device, leaf.dtype, leaf.shape, leaf.stride(), leaf.is_conj(), leaf.is_neg())
         if identity not in self._names:
             name = place
             while name in self.leaves:  # the paths of {"a.b": ...} and {"a": {"b": ...}} are the same
                 name += "'"
             self._names[identity] = name
-            self.leaves[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
+            plain = leaf.detach().cpu().resolve_conj().resolve_neg()
+            self.leaves[name] = plain.clone(memory_format=torch.contiguous_format)
         return self._names[identity]
 
 

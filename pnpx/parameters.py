@@ -67,16 +67,16 @@ def require_seed(seed: Any) -> None:
         raise ValueError(f"`seed < 2**62` must hold, but got seed={seed}")
 
 
-def as_plain(value: Any) -> Any:
-    """``value`` as JSON knows it, or what it looks like."""
+def as_plain(value: Any, names: Mapping[int, str] | None = None) -> Any:
+    """``value`` as JSON knows it, or what it looks like; a module by its name, of those by id, or else its kind."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
+        return [as_plain(item, names) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): as_plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item, names) for key, item in value.items()}
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, nn.Module):
-        return type(value).__name__
+        return names.get(id(value), type(value).__name__) if names else type(value).__name__
     return getattr(value, "__name__", None) or repr(value)

@@ -98,7 +98,7 @@ def items(value: Any) -> list[tuple[Any, Any]]:
     return [(field.name, getattr(value, field.name)) for field in fields(value)]
 
 
-def _like(value: Any, parts: Sequence[Any]) -> Any:
+def like(value: Any, parts: Sequence[Any]) -> Any:
     """A container of the type of ``value`` that holds ``parts`` in place of its items."""
     if isinstance(value, tuple):
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -209,7 +209,7 @@ def _map(
         return None if plain else value
     parts = [_map(item, function, plain, kinds) for _, item in items(value)]
     if not plain or isinstance(value, (tuple, list)):
-        return _like(value, parts)
+        return like(value, parts)
     return {key: part for (key, _), part in zip(items(value), parts, strict=True)}
 
 

@@ -229,6 +229,10 @@ def _from_factory(found: Any, factory: str) -> Data:
     return _checked(Data(name, inputs, targets, **known, own=True), factory)
 
 
+def _described(value: object) -> str:
+    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.40}"
+
+
 def _checked(data: Data, factory: str) -> Data:
     """``data``, if all of it serves: what is wrong with names and labels would else show in pictures, or nowhere."""
     wrong: Mapping[str, bool] = {
@@ -238,7 +242,8 @@ def _checked(data: Data, factory: str) -> Data:
     if wrong["inputs"] or wrong["targets"]:
         raise ValueError(
             f"{factory!r} must return (inputs, targets), tensors of shapes (samples, ...) and (samples,), or an object "
-            f"with these as attributes; its {'inputs' if wrong['inputs'] else 'targets'} are none"
+            f"with these as attributes; its {'inputs' if wrong['inputs'] else 'targets'} are "
+            f"{_described(data.inputs if wrong['inputs'] else data.targets)}"
         )
     said = f"what {factory!r} returns is not right: "
     if data.targets is not None and len(data.targets) != len(data.inputs):

@@ -126,6 +126,8 @@ class TensorTask(Task):
         targets = explanation.targets
         if targets is None or targets.is_floating_point():
             target = "the output"
+        elif explanation.indices:
+            target = str(tuple(targets[0].tolist()))
         else:
             target = ", ".join(explanation.label(int(one)) for one in targets.reshape(-1))
         return Panel(

@@ -54,6 +54,13 @@ def test_quiet_and_output(pnpx_command, tmp_path):
     assert (tmp_path / "else/where/report.html").is_file() and not (tmp_path / "out").exists()
 
 
+def test_an_empty_output_is_refused(pnpx_command, tmp_path):
+    result = pnpx_command("explain", "run.yaml", "--output", "")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "--output must name a folder, but is empty\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
 @pytest.mark.parametrize("arguments", [["output=~/runs/x"], ["--output", "~/runs/x"]], ids=["override", "option"])
 def test_the_home_folder_by_its_short_name(pnpx_command, tmp_path, monkeypatch, arguments):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

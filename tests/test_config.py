@@ -303,6 +303,10 @@ def test_output_must_be_a_folder(write, tmp_path):
     (line,) = problems(write(GOOD), f"output={tmp_path}/taken/deep")
     assert line.endswith(f"output: must be a folder to write to, but '{tmp_path}/taken' is a file; "
                          "name another, or move it away".replace(f"{tmp_path}/", ""))
+    (tmp_path / "nothing").symlink_to(tmp_path / "gone")
+    (line,) = problems(write(GOOD), f"output={tmp_path}/nothing/deep")
+    assert line.endswith(f"but '{tmp_path}/nothing' is a link to nothing; name another, or mend it".replace(
+        f"{tmp_path}/", ""))
     (line,) = problems(write(GOOD), output=tmp_path / "taken")
     assert line.startswith("--output taken: must be a folder to write to, but ")
 
@@ -477,7 +481,7 @@ def test_weights_of_a_factory_are_safetensors_beside_the_configuration(own, tmp_
     ("own_nets:net", "own_netz:net", "model.factory: no module 'own_netz' is installed or beside the configuration"),
     (":data", ":lists",
      "data.factory: 'own_nets:lists' must return (inputs, targets), tensors of shapes (samples, ...) and (samples,), "
-     "or an object with these as attributes; its inputs are none"),
+     "or an object with these as attributes; its inputs are [[1.0]]"),
     ('factory: "own_nets:data", ', "",
      "data: must name a data set, or a factory of one, for a model that is not from the zoo"),
 ])

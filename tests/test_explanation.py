@@ -11,8 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import pnpx
 from pnpx.explanation import Explanation
+from pnpx.plots.parts import parts, target_texts
 from pnpx.structure import is_container, items
+from tests.errors import raises
 
 
 def same(one, other):
@@ -344,15 +347,73 @@ def test_loading_a_part_of_the_wrong_kind(tmp_path, name, value, problem):
     assert str(error.value).startswith(f"{str(path)!r} is a damaged explanation: {problem}")
 
 
-def test_loading_parts_of_another_number_of_samples(tmp_path):
-    path = tmp_path / "x"
-    for name in ("prediction", "probability"):
-        images(3, **{name: torch.zeros(2)}).save(path)
-        with pytest.raises(ValueError, match=rf"its '{name}' has shape \(2,\), but there are 3 samples"):
-            Explanation.load(path)
-    images(3, diagnostics={"gap": torch.zeros(0)}).save(path)
-    with pytest.raises(ValueError, match=r"its 'gap' has shape \(0,\), but there are 3 samples"):
+@pytest.mark.parametrize("name, value", [
+    ("prediction", torch.zeros(2)), ("probability", torch.zeros(())), ("diagnostics", {"gap": torch.zeros(0)}),
+], ids=["prediction", "probability", "diagnostics"])
+def test_parts_of_another_number_of_samples(tmp_path, name, value):
+    path, leaf = tmp_path / "x", "diagnostics.gap" if name == "diagnostics" else name
+    wrong = value["gap"] if name == "diagnostics" else value
+    problem = f"its '{leaf.rpartition('.')[2]}' has shape {tuple(wrong.shape)}, but there are 3 samples"
+    with raises(ValueError, f"to be saved, an explanation must be whole, but {problem}"):
+        images(3, **{name: value}).save(path)
+    assert not path.exists()
+    images(3, diagnostics={"gap": torch.zeros(3)}).save(path)
+    with safe_open(path, "pt") as file:
+        metadata, leaves = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file({**leaves, leaf: wrong}, path, metadata)
+    with raises(ValueError, f"{str(path)!r} is a damaged explanation: {problem}"):
         Explanation.load(path)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("class_names", [None, "b"]), ("class_names", {"0": "b"}), ("feature_names", [("a", 1)]),
+    ("seconds", torch.ones(())),
+    ("diagnostics", {"gap": 1.5}), ("targets", [1, 2, 3]), ("explainer", {1: 2}), ("indices", 1), ("tokens", "ab"),
+], ids=str)
+def test_what_could_not_be_loaded_is_not_saved(tmp_path, name, value):
+    with pytest.raises(ValueError) as error:
+        images(3, **{name: value}).save(tmp_path / "x")
+    assert str(error.value).startswith(
+        f"to be saved, an explanation must be whole, but its {name!r} is no such thing, but "
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_and_axes_of_other_kinds_are_saved(tmp_path):
+    explanation = images(3, class_names={0: "cat", 7: "dog"}, feature_names=np.array(["a", "b"]), batch_axes=[0])
+    explanation.save(tmp_path / "x")
+    loaded = Explanation.load(tmp_path / "x")
+    assert [loaded.label(index) for index in (0, 1, 7)] == ["cat", "1", "dog"]
+    assert loaded.feature_names == ["a", "b"] and loaded.batch_axes == explanation.batch_axes == (0,)
+
+
+def test_a_tensor_and_its_conjugate_are_two(tmp_path):
+    z = torch.randn(3, 2, dtype=torch.complex64)
+    saved = images(inputs={"z": z, "conjugate": z.conj(), "imaginary": z.imag, "negative": z.conj().imag})
+    saved.save(tmp_path / "x")
+    found = Explanation.load(tmp_path / "x").inputs
+    assert all(torch.equal(found[name], value) for name, value in saved.inputs.items())
+    said = "to be saved, no tensor may be of torch.complex128, for which safetensors has no name"
+    with raises(TypeError, said):
+        images(inputs=z.to(torch.complex128)).save(tmp_path / "y")
+
+
+def test_a_tuple_of_indices_is_one_target(tmp_path):
+    torch.manual_seed(0)
+    explanation = pnpx.Gradient(torch.nn.Conv2d(3, 4, 3, padding=1)).explain(torch.rand(2, 3, 6, 6), (1, 2, 3))
+    explanation.save(tmp_path / "x")
+    for one in (explanation, Explanation.load(tmp_path / "x"), explanation[1]):
+        assert one.indices and one.n_targets() is None and one.targets[0].tolist() == [1, 2, 3]
+        assert target_texts(one[0]) == ["target (1, 2, 3)"]
+        assert len(parts(one[0])[0].maps) == 1
+    steps = torch.nn.Sequential(torch.nn.Linear(5, 3))
+    for targets in ((1, 2), [(1, 2), (0, 1)]):
+        series = pnpx.Gradient(steps).explain(torch.randn(2, 2, 5), targets)
+        assert series.n_targets() is None and len(parts(series[0])[0].maps) == 1
+        series.plot()
+        series._repr_html_()
+    several = pnpx.Gradient(torch.nn.Linear(5, 3)).explain(torch.randn(2, 5), [[0, 1], [2, 1]])
+    assert several.n_targets() == 2 and not several.indices
 
 
 def test_loading_a_record_nested_beyond_measure(tmp_path):

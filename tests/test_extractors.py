@@ -291,6 +291,17 @@ def test_arrays_become_tensors_of_the_models_precision():
     assert call.kwargs["attention_mask"] == [1, 1]
 
 
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array(np.ones((2, 3), dtype=np.float32), mask=[[0, 1, 0], [0, 0, 0]])
+    message = (
+        "a masked array is among what the model is to be given, which has no masks; fill it first, by "
+        "array.filled(value)"
+    )
+    for batch in (masked, (masked,)):
+        with raises(TypeError, message):
+            pnpx.Gradient(nn.Linear(3, 2), forward_arg_extractor=0 if batch is not masked else None).attribute(batch, 0)
+
+
 @pytest.mark.parametrize("array", [np.array(["a", "b"]), np.array([{"a": 1}, None], dtype=object),
                                    np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")], ids=["str", "object",
                                                                                                         "datetime"])

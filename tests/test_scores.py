@@ -1,7 +1,9 @@
 """Every form of target and of score, against the score written out."""
 
-from collections import namedtuple
+from collections import UserDict, namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ OUT = torch.randn(BATCH, CLASSES, dtype=torch.float64, generator=torch.Generator
 TWICE = torch.cat([OUT, 2 * OUT])
 MAPS = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 Named = namedtuple("Named", "hidden logits")
+Boxes = namedtuple("Boxes", "boxes labels")
 
 
 @dataclass
@@ -304,7 +307,6 @@ def test_splitting_copies():
     (np.ones(3), np.ones(3)), ([1.0, -1.0, 0.0], [1.0, -1.0, 0.0]),
     (torch.eye(3), torch.eye(3)), (torch.eye(3) > 0, torch.eye(3) > 0), (np.eye(3), np.eye(3)),  # see `Chosen`
     ({"a": torch.tensor([1, 2, 3]), "b": 7}, {"a": torch.tensor([2, 3]), "b": 7}),
-    ((torch.tensor([1, 2, 3]), 4), (torch.tensor([2, 3]), 4)),
     ([(0, 1), (1, 2), (2, 2)], [(1, 2), (2, 2)]),
 ], ids=str)
 def test_rows_of_targets(targets, expected):
@@ -323,6 +325,91 @@ def test_a_callable_score_is_given_floats_one_a_sample():
     cut = rows_of_targets(targets, slice(1, 3), 3, weights=False)
     assert {key: list(part) for key, part in cut.items()} == {"a": [1, 2], "b": [1.5, 2.5], "c": [1, 2]}
     assert rows_of_targets((torch.eye(3), 4), slice(1, 3), 3, weights=False)[0].tolist() == [[0, 1, 0], [0, 0, 1]]
+    named = Boxes(torch.eye(3), [4, 5, 6])
+    cut = rows_of_targets(named, slice(1, 3), 3, weights=False)
+    assert type(cut) is Boxes and cut.boxes.tolist() == [[0, 1, 0], [0, 0, 1]] and cut.labels == [5, 6]
+    for one_each in ((4, 5, 6), ({"a": 4}, {"a": 5}, {"a": 6}), ("a", "b", "c")):
+        assert rows_of_targets(one_each, slice(1, 3), 3, weights=False) == one_each[1:]
+    assert rows_of_targets((4, 5), slice(1, 3), 3, weights=False) == (4, 5)
+    parts = (torch.arange(3), [4, 5, 6], {"a": torch.arange(3)})
+    assert [*map(len, rows_of_targets(parts, slice(1, 3), 3, weights=False)[:2])] == [2, 2]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("batch_size", [32, 7])
+def test_a_callable_score_is_given_the_targets_of_its_samples(kind, batch_size):
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(4, 3).double(), torch.randn(40, 4, dtype=torch.float64)
+    classes = [index % 3 for index in range(40)]
+
+    def score(output, targets):
+        return torch.stack([row[target["label"]] for row, target in zip(output, targets, strict=True)])
+
+    targets = kind({"label": torch.tensor(one)} for one in classes)
+    found = pnpx.Gradient(model, score=score, batch_size=batch_size).attribute(x, targets)
+    torch.testing.assert_close(found, model.weight[classes].detach())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    x: object
+    labels: object
+
+
+class LabelledTuple(NamedTuple):
+    x: object
+    labels: object
+
+
+CONTAINERS = {
+    "named tuple": LabelledTuple,
+    "dataclass": Labelled,
+    "mapping": lambda x, labels: UserDict(x=x, labels=labels),
+    "object": lambda x, labels: SimpleNamespace(x=x, labels=labels),
+}
+
+
+@pytest.mark.parametrize("labels", ["tensor", "list", "tuple"])
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_a_function_as_targets_is_given_the_batch_of_its_samples(kind, labels):
+    torch.manual_seed(0)
+    model, x = torch.nn.Linear(4, 3).double(), torch.randn(40, 4, dtype=torch.float64)
+    classes = [index % 3 for index in range(40)]
+    batch = CONTAINERS[kind](x, {"tensor": torch.tensor, "list": list, "tuple": tuple}[labels](classes))
+    given = (lambda batch: batch.x) if kind == "object" else "x"
+
+    def targets(output, batch):
+        chosen = batch["labels"] if kind == "mapping" else batch.labels
+        return torch.stack([row[one] for row, one in zip(output, chosen, strict=True)])
+
+    whole = pnpx.Gradient(model, forward_arg_extractor=given, batch_size=40).attribute(batch, targets)
+    torch.testing.assert_close(whole, model.weight[classes].detach())
+    explainer = pnpx.Gradient(model, forward_arg_extractor=given)
+    if kind != "object":
+        torch.testing.assert_close(explainer.attribute(batch, targets), whole)
+        return
+    message = (
+        "a function as targets is given the batch in pieces of at most batch_size samples, but a SimpleNamespace is "
+        "nothing that can be cut, and its 'x' has something for each of the 40; give a tuple, a mapping or a "
+        "dataclass, or batch_size=40"
+    )
+    with raises(TypeError, message):
+        explainer.attribute(batch, targets)
+    assert explainer.attribute(batch, 1).shape == (40, 4)
+
+
+def test_what_is_predicted_from_nan_is_warned_of():
+    model = torch.nn.Linear(4, 3)
+    x = torch.ones(3, 4)
+    x[1, 2] = torch.nan
+    message = (
+        "the model's output for 1 of 3 samples is NaN, so that it predicts no class there, and what is explained means "
+        "nothing; look at the inputs, or give targets"
+    )
+    with pytest.warns(RuntimeWarning) as caught:
+        pnpx.Gradient(model).attribute(x)
+    assert [str(one.message) for one in caught] == [message]
+    pnpx.Gradient(model).attribute(x, 1)
 
 
 @pytest.mark.parametrize("score, targets", [

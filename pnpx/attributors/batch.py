@@ -5,12 +5,25 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from pnpx.attributors.passes import repeat
 from pnpx.extractors import Call, batch_axes, is_by_sample
-from pnpx.structure import Entries, Leaf, Repeats, Rows, map_leaves, padded, rebuild, tensors
+from pnpx.structure import (
+    LEAVES,
+    Entries,
+    Leaf,
+    Repeats,
+    Rows,
+    is_container,
+    items,
+    like,
+    map_leaves,
+    padded,
+    rebuild,
+    tensors,
+)
 
 Make = Callable[[Tensor, Repeats, int | None], Tensor]
 """Gives so many copies of a tensor along an axis, or some samples of it, or something in their place."""
@@ -85,25 +98,42 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
     """A user's ``batch`` for some of the samples: as `rows_of`, and lists with an entry a sample are cut as well.
 
     The parts named in ``shared`` stay as they are.
+
+    Raises:
+        TypeError: something for each sample is in an object that cannot be cut.
     """
-    if type(batch) in (list, tuple):
-        # A list of tensors is the parts of the batch, even where there are as many as samples.
-        numbers = all(item is None or isinstance(item, (int, float, str)) for item in batch)
-        if numbers and is_by_sample(batch, batch_size):
-            return batch[rows]
-        whole = {position % len(batch) for position in shared if isinstance(position, int)} if batch else set()
-        return type(batch)(
-            item if position in whole else _rows_of_part(item, rows, batch_size) for position, item in enumerate(batch)
-        )
-    if type(batch) is dict:
-        return {key: item if key in shared else _rows_of_part(item, rows, batch_size) for key, item in batch.items()}
-    return rows_of(batch, rows, batch_size)
+    if not is_container(batch):
+        _require_nothing_by_sample(batch, batch_size)
+        return rows_of(batch, rows, batch_size)
+    # A list of tensors is the parts of the batch, even where there are as many as samples.
+    plain = type(batch) in (list, tuple) and all(item is None or isinstance(item, (int, float, str)) for item in batch)
+    if plain and is_by_sample(batch, batch_size):
+        return batch[rows]
+    parts, whole = items(batch), set(shared)
+    if isinstance(batch, (list, tuple)):
+        whole = {key % len(batch) if isinstance(key, int) else key for key in shared} if batch else set()
+    return like(batch, [part if key in whole else _rows_of_part(part, rows, batch_size) for key, part in parts])
 
 
 def _rows_of_part(part: Any, rows: slice, batch_size: int) -> Any:
     if type(part) in (list, tuple) and is_by_sample(part, batch_size):
         return part[rows]
     return rows_of_batch(part, rows, batch_size)
+
+
+def _require_nothing_by_sample(value: Any, batch_size: int) -> None:
+    """Require that an object which is not looked into holds nothing for each sample."""
+    if isinstance(value, (*LEAVES, nn.Module, type)):
+        return
+    for name, part in getattr(value, "__dict__", {}).items():
+        listed = type(part) in (list, tuple) and is_by_sample(part, batch_size)
+        if listed or any(axis is not None for axis in batch_axes(part, batch_size)):
+            kind = type(value).__name__
+            raise TypeError(
+                f"a function as targets is given the batch in pieces of at most batch_size samples, but a {kind} is "
+                f"nothing that can be cut, and its {name!r} has something for each of the {batch_size}; give a tuple, "
+                f"a mapping or a dataclass, or batch_size={batch_size}"
+            )
 
 
 def rows_of(value: Any, rows: slice, batch_size: int, axes: Sequence[int | None] | None = None) -> Any:

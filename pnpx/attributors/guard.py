@@ -2,7 +2,7 @@
 
 While it is explained, a model is in eval mode and its weights need no gradients. Afterwards, also after an exception,
 each module's mode, each weight and its ``requires_grad``, the buffers, tensors in plain attributes and the global
-random state are what they were.
+random state are what they were; but tensors of over 16 MiB that a forward pass changes in place are not.
 Several threads may explain one model: the first to come changes it, the last to leave restores it.
 """
 

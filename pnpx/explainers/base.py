@@ -153,7 +153,8 @@ class Explainer(ABC, metaclass=_Named):
             inputs: a batch: a tensor (batch, ...), a NumPy array, or whatever the extractors understand.
             targets: the class explained: None for the predicted one, an int, or ints (batch,); ints (batch, n_targets)
                 for several a sample; a tuple of indices where outputs have more axes; floats of the output's shape as
-                weights on it; or a callable ``(output, batch) -> (batch,)``.
+                weights on it (in a segmentation their sum is divided by how many are not zero); or a callable
+                ``(output, batch) -> (batch,)``.
 
         Returns:
             A tensor of the shape of what is explained, or the structure of tensors that is; with several targets a
@@ -204,7 +205,9 @@ class Explainer(ABC, metaclass=_Named):
     @property
     def parameters(self) -> dict[str, Any]:
         """The name and the parameters, the model left out, as plain values for reports and files."""
-        plain = {f.name: as_plain(getattr(self, f.name)) for f in fields(self) if f.name != "model" and f.init}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "model" and f.init}
+        modules = {id(module): path for path, module in self.model.named_modules() if path}
+        plain = {name: as_plain(value, modules) for name, value in given.items()}
         return {"name": type(self).__name__, **plain}
 
     def rehearse(self, inputs: Any, targets: Targets = None) -> None:

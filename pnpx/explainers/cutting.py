@@ -91,7 +91,7 @@ class _Job:
         call, batch, targets, reference = self.call, self.batch, self.targets, self.reference
         if rows != slice(0, size):
             shared = named_by(explainer.additional_forward_arg_extractor, shared=True)
-            batch = rows_of_batch(batch, rows, size, shared)
+            batch = rows_of_batch(batch, rows, size, shared) if callable(targets) else None
             call = rows_of_call(call, rows)
             weights = not callable(explainer.score) and explainer.score != "detection"
             targets = rows_of_targets(targets, rows, size, weights)

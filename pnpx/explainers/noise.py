@@ -98,8 +98,8 @@ class NoisyGradient(GradientExplainer):
     def _scale(self, value: Value, bound: Bound) -> Tensor:
         """The standard deviation for each sample, shaped to multiply noise for all of them."""
         if self.noise_std is not None:
-            return torch.full_like(value.by_sample(_zeros(value)), self.noise_std)
-        return value.by_sample(self.noise_level * _span(value, bound))
+            return torch.full_like(value.by_sample(_zeros(value)), float(self.noise_std))
+        return value.by_sample(float(self.noise_level) * _span(value, bound))
 
 
 _STRIDE = 1_000_003  # sets the seeds of a place's tensors apart

@@ -32,7 +32,12 @@ def record(explainer: "Explainer", call: Call, attributions: Structure, piece: P
         seconds=seconds,
         batch_axes=tuple(axis or 0 for axis in piece.axes),
         diagnostics=piece.diagnostics,
+        indices=piece.n_targets is None and piece.targets is not None and _are_indices(piece.targets),
     )
+
+
+def _are_indices(targets: Tensor) -> bool:
+    return targets.ndim == 2 and not targets.is_floating_point()
 
 
 def read_output(explainer: "Explainer", output: Any) -> Tensor | None:

@@ -38,6 +38,11 @@ def placed(model: nn.Module, call: Call) -> Call:
 
 def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
     """``value`` with its arrays as tensors, those of floats in the precision ``floats``, if there is one."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            "a masked array is among what the model is to be given, which has no masks; fill it first, by "
+            "array.filled(value)"
+        )
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
         native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
         array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)

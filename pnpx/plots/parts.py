@@ -61,7 +61,7 @@ def target_texts(one: Explanation) -> list[str]:
         return [""]
     if one.targets.is_floating_point():
         return ["weighted output"]
-    if one.targets.ndim > 2:
+    if one.indices or one.targets.ndim > 2:
         return [f"target {tuple(one.targets[0].tolist())}"]
     return [f"target {one.label(int(target))}" for target in one.targets.reshape(-1)]
 
@@ -70,6 +70,8 @@ def prediction_text(one: Explanation) -> str:
     """The prediction of a batch of one and its probability, such as "predicted 3 (98.2%)"; "" where there is none."""
     if one.prediction is None or one.prediction.numel() != 1:
         return ""
+    if one.probability is not None and bool(one.probability.isnan().any()):
+        return "the output is NaN"
     text = f"predicted {one.label(int(one.prediction))}"
     if one.probability is None or one.probability.numel() != 1:
         return text

@@ -1,5 +1,6 @@
 """Scores of classification, regression and segmentation: what of the output the targets choose, or weight."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,6 +114,14 @@ class Chosen(Aim):
             read = self._read(self._clean(), 1)
         if read.ndim == 1 or read.shape[1:].numel() == 1:
             return
+        lost = read.isnan().flatten(1).any(1)
+        if lost.any():
+            warnings.warn(
+                f"the model's output for {int(lost.sum())} of {len(lost)} samples is NaN, so that it predicts no class "
+                "there, and what is explained means nothing; look at the inputs, or give targets",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if self._segments:
             self._weights = self._one_hot(read, read.argmax(1))
         elif read.ndim > 2 or self._reader.score == "regression":

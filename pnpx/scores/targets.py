@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pnpx.structure import like
+
 Targets: TypeAlias = Any
 """None, an int, ints (batch,) or (batch, n_targets), a tuple of indices or a list of them, weights, or a callable."""
 
@@ -113,13 +115,25 @@ def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: boo
     if isinstance(targets, list):
         shared = weights and all(isinstance(target, float) for target in targets)
         return targets[rows] if len(targets) == batch_size and not shared else targets
-    if type(targets) is tuple:  # indices are for all samples; what a callable score is given may not be
-        return tuple(rows_of_targets(part, rows, batch_size, weights) for part in targets)
+    if isinstance(targets, tuple) and not weights:
+        # What a callable score is given: parts with an axis of the batch, or else an entry for each sample.
+        if type(targets) is tuple and len(targets) == batch_size and not any(_has_rows(p, batch_size) for p in targets):
+            return targets[rows]
+        return like(targets, [rows_of_targets(part, rows, batch_size, weights) for part in targets])
     if isinstance(targets, Mapping):
         return {key: rows_of_targets(part, rows, batch_size, weights) for key, part in targets.items()}
     if isinstance(targets, (Tensor, np.ndarray)) and targets.ndim and len(targets) == batch_size:
         return targets if weights and _weigh(targets) else targets[rows]
     return targets
+
+
+def _has_rows(part: Any, batch_size: int) -> bool:
+    """Whether a part of what a callable score is given holds something for each sample."""
+    if isinstance(part, Mapping):
+        return any(_has_rows(item, batch_size) for item in part.values())
+    if isinstance(part, (Tensor, np.ndarray)):
+        return part.ndim > 0 and len(part) == batch_size
+    return isinstance(part, (list, tuple)) and len(part) == batch_size
 
 
 def _weigh(targets: "Tensor | np.ndarray[Any, Any]") -> bool:

@@ -118,6 +118,8 @@ def test_the_record(net):
     torch.testing.assert_close(explanation.probability.double(), output.softmax(1).amax(1))
     assert torch.equal(explanation.targets, output.argmax(1))
     assert explanation.explainer["name"] == "Gradient" and explanation.explainer["layer"] == "2"
+    by_module = Gradient(net, layer=[net[2], "0:input"], output_layer=net[1])
+    assert by_module.parameters["layer"] == ["2", "0:input"] and by_module.parameters["output_layer"] == "1"
     torch.testing.assert_close(explanation.explained, net[:3](X).detach())
     assert torch.equal(explanation.inputs, X) and explanation.batch_axes == (0,) and explanation.seconds > 0
 

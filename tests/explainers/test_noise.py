@@ -205,6 +205,12 @@ def test_at_most_so_many_rows_in_a_pass(n_iter, batch_size, sizes):
     assert {len(seen) for seen in spy.seen} == sizes
 
 
+def test_a_level_may_be_any_number():
+    found = SmoothGrad(nn.Linear(2, 3).double(), noise_level=10**77).attribute(torch.arange(2.0)[None].double(), 1)
+    assert bool(torch.isfinite(found).all())
+    assert SmoothGrad(nn.Linear(2, 3), noise_std=10**20).attribute(torch.ones(1, 2), 1).shape == (1, 2)
+
+
 def test_noise_std_is_absolute_and_noise_level_relative_to_each_sample():
     for level, scale in (({"noise_std": 0.7}, torch.tensor([[0.7], [0.7]])),
                          ({"noise_level": 0.5}, torch.tensor([[2.0], [0.5]])),
