@@ -10,6 +10,8 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """The way to a value: ``("explainers", 0, "n_iter")``."""
 
 
+_TAGS = frozenset(["str", "int", "float", "bool", "null", "map", "seq", "timestamp"])
+_DIGITS = 4300  # more, Python does not read
 MOST_REPEATED = 10_000
 """How many values the aliases of a file may stand for."""
 
@@ -68,6 +70,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import MarkedYAMLError, SafeLoader, YAMLError, compose
+    from yaml.reader import ReaderError
 
     text = _text(path)
     try:
@@ -82,11 +85,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             # Aliases of aliases are a few lines to write, and more than any memory holds to read.
             said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
             raise ConfigError([f"{path}: {said}"])
+        if odd := [f"{path}:{node.start_mark.line + 1}: {said}" for node, said in _odd(root)]:
+            raise ConfigError(odd)
         config = _spelled_out(OmegaConf.create(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         reason = error.problem or str(error.context or "").rstrip(".")
         raise ConfigError([f"{path}:{line}: no valid YAML: {reason}"]) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        said = f"the character {_character(error)} has no place in YAML as it is; write it as an escape, in quotes"
+        raise ConfigError([f"{path}:{line}: no valid YAML: {said}"]) from None
     except ConfigError:
         raise
     except (YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:  # the last: a number is too long
@@ -176,6 +185,23 @@ def _size(node: Any, known: dict[int, int] | None, seen: set[int] | None = None)
     return size
 
 
+def _odd(node: Any) -> Iterator[tuple[Any, str]]:
+    """What below ``node``, in a tree without ends in itself, is YAML, but nothing in a configuration; words for it."""
+    kind = node.tag.removeprefix("tag:yaml.org,2002:")
+    if kind not in _TAGS:
+        yield node, f"a value of the kind {node.tag!r} has no place here; write text, numbers, lists and mappings"
+    elif kind == "int" and len(node.value) > _DIGITS:
+        yield node, f"a number has {len(node.value)} digits; {_DIGITS} are the most"
+    elif node.id == "mapping":
+        for key, value in node.value:
+            if key.tag.removeprefix("tag:yaml.org,2002:") not in ("str", "merge"):
+                yield key, f"a key must be text, but is {key.value if key.id == 'scalar' else key.id!r:.40}; quote it"
+            yield from _odd(value)
+    elif node.id == "sequence":
+        for part in node.value:
+            yield from _odd(part)
+
+
 def _number(node: Any, keys: KeyPath, lines: dict[KeyPath, int]) -> None:
     """Note the line, from 1, of everything below ``node`` under its key path."""
     if node.id == "mapping":
@@ -250,6 +276,10 @@ def _place(key: str, data: Any) -> KeyPath:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
+
+
+def _character(error: Any) -> str:
+    return repr(chr(error.character) if isinstance(error.character, int) else error.character)
 
 
 def _lower_first(text: str) -> str:

@@ -238,7 +238,16 @@ def test_baselines_are_drawn_from_the_training_split_by_the_seed(write):
     ("b: 1\na: &x\n  c: [1, {d: *x}]\n", "run.yaml:2: an alias (*name) stands inside of what it names"),
     ("&x {a: 1, b: *x}\n", "run.yaml:1: an alias (*name) stands inside of what it names"),
     ("a: !!python/object/apply:os.getcwd []\n",
-     "run.yaml:1: no valid YAML: could not determine a constructor for the tag "),
+     "run.yaml:1: a value of the kind 'tag:yaml.org,2002:python/object/apply:os.getcwd' has no place here; write text, "
+     "numbers, lists and mappings"),
+    ("a: 1\nb: !!set {c, d}\n", "run.yaml:2: a value of the kind 'tag:yaml.org,2002:set' has no place here"),
+    ("a: 1\nb: [{c: !own 3}]\n", "run.yaml:2: a value of the kind '!own' has no place here"),
+    ("a: 1\n2: b\n", "run.yaml:2: a key must be text, but is '2'; quote it"),
+    ("a: 1\nb: [{null: 1}]\n", "run.yaml:2: a key must be text, but is 'null'; quote it"),
+    ("a: 1\n? [b, c]\n: 2\n", "run.yaml:2: a key must be text, but is 'sequence'; quote it"),
+    ("a: 1\nb: " + 4301 * "1", "run.yaml:2: a number has 4301 digits; 4300 are the most"),
+    ("a: 1\nb: \"c\x01\"\n", "run.yaml:2: no valid YAML: the character '\\x01' has no place in YAML as it is; write it "
+                               "as an escape, in quotes"),
     ("model: ???\n", "run.yaml:1: model: missing mandatory value: model"),
 ])
 def test_files_that_are_no_mapping_in_yaml(write, text, problem):
@@ -560,8 +569,8 @@ def test_what_is_no_fault_of_the_configuration_is_left_to_the_run(own):
     ('output: out\ntitle: "${oc.env\\x3aHOME}"', r"calls a resolver"),
     ('output: out\ntitle: "${oc.env\\\n  :HOME}"', r"calls a resolver"),
     ("output: oc.env\ntitle: '${${output}:HOME}'", r"calls a resolver"),
-    ("output: out\nseed: 1" + 5000 * "0", r"no valid YAML: Exceeds the limit \(4300"),
-    ("output: out\nseed: 0x" + 5000 * "f", r"exceeds the limit \(4300"),
+    ("output: out\nseed: 1" + 5000 * "0", r"config.yaml:5: a number has 5001 digits; 4300 are the most"),
+    ("output: out\nseed: 0x" + 5000 * "f", r"config.yaml:5: a number has 5002 digits; 4300 are the most"),
 ])
 def test_configurations_that_would_do_harm(tmp_path, monkeypatch, more, problem):
     monkeypatch.chdir(tmp_path)
