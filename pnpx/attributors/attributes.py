@@ -114,7 +114,7 @@ class Found:
         """What has changed since, in the modules that keep a tensor; without ``buffers``, but for those."""
         if self._is_as_it_was():
             return []
-        found, numbers = list[_Change](), list[_Change]()
+        found, numbers, beside = list[_Change](), list[_Change](), list[_Change]()
         spans = enumerate(pairwise(self._starts))
         for (number, of_plain), (_, of_buffers) in zip(spans, spans, strict=True):
             moved = [*self._changes(self._homes[number], *of_plain)]
@@ -124,10 +124,13 @@ class Found:
             if number in self._keeping:
                 found += [*moved, *replaced] if buffers else moved
             else:
-                numbers += filter(_counts, moved)
-        # What a module counts may tell where in a memory of another, or when to make one anew. Where nothing is kept,
-        # flags say what was set up once, such as hooks, and stay.
-        found += numbers if self._keeping else [one for one in numbers if not isinstance(one.home[one.name], bool)]
+                counts = [*filter(_counts, moved)]
+                numbers += counts
+                if counts and any(id(value) in self._copies for value in self._values[of_plain[0] : of_buffers[1]]):
+                    beside += [one for one in counts if not isinstance(one.home[one.name], bool)]
+        # Where a tensor is kept, what any module counts may tell where in it. Where none is yet, what is counted beside
+        # one that is there may tell when to make that anew; flags say what was set up once, such as hooks, and stay.
+        found += numbers if self._keeping else beside
         if self._count_hooks() != self._hooks:
             found = [one for one in found if one.old is not _NOTHING or not isinstance(one.home.get(one.name), bool)]
         return found
