@@ -54,8 +54,7 @@ class Packer:
             while name in self.leaves:  # the paths of {"a.b": ...} and {"a": {"b": ...}} are the same
                 name += "'"
             self._names[identity] = name
-            plain = leaf.detach().cpu().resolve_conj().resolve_neg()
-            self.leaves[name] = plain.clone(memory_format=torch.contiguous_format)
+            self.leaves[name] = leaf.detach().cpu().clone(memory_format=torch.contiguous_format)
         return self._names[identity]
 
 
