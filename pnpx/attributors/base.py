@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.backward import Backward
 from pnpx.attributors.beside import Point
+from pnpx.attributors.held import held_bytes
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.sharing import Check, Sharing
 from pnpx.attributors.value import Value
@@ -51,6 +52,9 @@ class Bound(Sharing):
         self._chosen: list[int] = []
         self._anchors: list[Tensor] = []
         self._backward = Backward()
+        self.held: int | None = None
+        """About how many bytes a pass holds for each point; None where `measure` was not asked for, or cannot tell."""
+        self._measures: int | None = None
 
     # What the kinds of places differ in.
 
@@ -90,6 +94,10 @@ class Bound(Sharing):
         given = dict(zip(self._chosen, explained, strict=True))
         return mirror(self.place, [given.get(index) for index in range(len(is_packed(self.place)))])
 
+    def measure(self, most: int) -> None:
+        """Find out in the next pass that is differentiated what is `held`, up to ``most`` bytes for each point."""
+        self._measures = most
+
     def gradients(self, points: Sequence[Point], aim: Aim) -> list[list[Tensor]]:
         """The gradients at ``points``: for each target, for each explained tensor, (points, *its shape).
 
@@ -114,6 +122,9 @@ class Bound(Sharing):
             scores = aim.scores(self.run(edited, copies), copies)
             if check is not None:
                 check(scores)
+            if self._measures is not None:
+                held, self._measures = held_bytes(scores, copies * self._measures), None
+                self.held = None if held is None else held // copies
             found = self._backward.gradients(scores, edited, self.describe())
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]

@@ -83,13 +83,18 @@ def wrapped(modules: Iterable[nn.Module]) -> Iterator[frozenset[int]]:
                     _wrapped.pop(key).unwrap()
 
 
-@contextmanager
-def intercepting(interceptor: Interceptor, modules: frozenset[int]) -> Iterator[None]:
+class intercepting:
     """Let ``interceptor`` decide about the calls of ``modules``, as given by `wrapped`, in this thread."""
-    if not hasattr(_thread, "stack"):
-        _thread.stack = []
-    _thread.stack.append((interceptor, modules))
-    try:
-        yield
-    finally:
+
+    # Entered in every pass; what ``contextlib.contextmanager`` makes would take several times as long.
+
+    def __init__(self, interceptor: Interceptor, modules: frozenset[int]) -> None:
+        self._entry = interceptor, modules
+
+    def __enter__(self) -> None:
+        if not hasattr(_thread, "stack"):
+            _thread.stack = []
+        _thread.stack.append(self._entry)
+
+    def __exit__(self, *error: object) -> None:
         _thread.stack.pop()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -167,12 +167,12 @@ class Sharing(ABC):
         finally:
             self._looks = False
 
-    @contextmanager
-    def followed(self, given: Structure) -> Iterator[None]:
+    def followed(self, given: Structure) -> AbstractContextManager[None]:
         """Around the model's call with ``given`` at the place; see `looking`."""
-        if not self._looks:
-            yield
-            return
+        return self._following(given) if self._looks else nullcontext()
+
+    @contextmanager
+    def _following(self, given: Structure) -> Iterator[None]:
         with Decisions(given) as decisions:
             yield
         self.decides = self.decides or decisions.made

@@ -17,6 +17,7 @@ from pnpx.attributors.places import Layer
 from pnpx.explainers.cutting import in_pieces
 from pnpx.explainers.pieces import Piece, pool_channels
 from pnpx.explainers.record import record
+from pnpx.explainers.room import DEFAULT_ROWS
 from pnpx.extractors import Call, Extractor, extract
 from pnpx.parameters import as_plain, plain_numbers, require_count
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
@@ -70,7 +71,7 @@ class Explainer(ABC, metaclass=_Named):
         reducer: pools the channels of the result: "mean", "sum", "max", "min"; None: they are kept.
         channel_axis: which axis that is, in the explained value; None: 1 of (batch, channels, height, width), 2 of
             (batch, length, features).
-        batch_size: the most rows in a forward pass.
+        batch_size: the most rows in a forward pass. None: 32, and more once a pass has shown that it holds little.
         replay: at layers, do not run again what runs before them. Turn it off for a model that it disagrees with.
         progress: show a progress bar.
     """
@@ -88,7 +89,7 @@ class Explainer(ABC, metaclass=_Named):
     n_classes: int | None = None
     reducer: Reducer | None = None
     channel_axis: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     replay: bool = True
     progress: bool = False
 
@@ -103,7 +104,8 @@ class Explainer(ABC, metaclass=_Named):
         for one in fields(self):
             if one.name != "model":
                 object.__setattr__(self, one.name, plain_numbers(getattr(self, one.name)))
-        require_count("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            require_count("batch_size", self.batch_size, 1)
         for name in ("replay", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, but got {getattr(self, name)!r}")
@@ -117,6 +119,11 @@ class Explainer(ABC, metaclass=_Named):
     def objective(self) -> Objective:
         """How scores come about from what the model returns."""
         return Objective(self.score, self.output_extractor, self.inference_mode, self.n_classes)
+
+    @property
+    def rows(self) -> int:
+        """The most rows in a pass of which nothing is known yet, and the most samples in one."""
+        return self.batch_size or DEFAULT_ROWS
 
     @property
     def attributor(self) -> Attributor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def in_pieces(explainer: "Explainer", batch: Any, call: Call, targets: Targets, diagnose: bool) -> Piece:
-    """All samples of a ``call`` explained, at most `Explainer.batch_size` at a time.
+    """All samples of a ``call`` explained, at most `Explainer.rows` at a time.
 
     Args:
         explainer: what explains them.
@@ -32,7 +32,7 @@ def in_pieces(explainer: "Explainer", batch: Any, call: Call, targets: Targets, 
     attributor = explainer.attributor
     with left_as_found(explainer.model):
         pieces = []
-        extent, start = min(explainer.batch_size, size), 0
+        extent, start = min(explainer.rows, size), 0
         while start < size:
             rows = slice(start, min(start + extent, size))
             try:
@@ -80,7 +80,7 @@ class _Job:
         They are cut out of the whole batch always: whether an axis is that of the samples is seen best there.
         """
         explainer = self.explainer
-        several = explainer.batch_size >= 2 * (rows.stop - rows.start) and not explainer.needs_graph
+        several = explainer.rows >= 2 * (rows.stop - rows.start) and not explainer.needs_graph
         try:
             return self._piece(attributor, rows, probe=False if several else None)
         except AxesDiffer:

@@ -176,7 +176,7 @@ class PerturbationExplainer(Explainer):
     def explain_at(self, bound: Bound, aim: Aim, reference: Call | None) -> list[list[Tensor]]:
         """What the groups are worth, for each of their elements."""
         cover = self.cover(bound, reference)
-        game = PlaceGame(bound, aim, cover, self._absent(bound, reference), self.batch_size)
+        game = PlaceGame(bound, aim, cover, self._absent(bound, reference), self.rows)
         found = cover.spread(self.solve(game))
         return [
             [
@@ -191,7 +191,7 @@ class PerturbationExplainer(Explainer):
         cover = self.cover(bound, reference)
         for count in {*cover.counts} - {0}:
             self.design(count)
-        game = PlaceGame(bound, aim, cover, self._absent(bound, reference), self.batch_size)
+        game = PlaceGame(bound, aim, cover, self._absent(bound, reference), self.rows)
         game.play(torch.zeros(1, len(cover.counts), max(cover.counts, default=0), dtype=torch.bool))
 
     def solve(self, game: Game) -> Tensor:

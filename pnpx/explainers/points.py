@@ -10,6 +10,7 @@ from torch import Tensor
 from pnpx.attributors import Bound
 from pnpx.attributors.differentiable import require_differentiable
 from pnpx.explainers.base import Explainer
+from pnpx.explainers.room import Room
 from pnpx.extractors import Call
 from pnpx.scores import Aim
 from pnpx.statistics import Statistic
@@ -64,14 +65,14 @@ class GradientExplainer(Explainer):
 
         require_differentiable(bound, aim)
         statistics: list[list[Statistic]] = []
-        copies = max(1, self.batch_size // bound.batch_size)
+        room = Room(self.batch_size, bound, self.n_points)
         chunk: list[Point] = []
         bar = tqdm(total=self.n_points, desc=type(self).__name__, unit="point", leave=False, disable=not self.progress)
         with bar:
             for point in self.points(bound, reference):
                 chunk.append(point)
-                if len(chunk) >= (copies if bound.several else 1):
-                    copies = self._update(bound, aim, statistics, chunk)
+                if len(chunk) >= (room.copies if bound.several else 1):
+                    room.took(len(chunk), self._update(bound, aim, statistics, chunk))
                     bar.update(len(chunk))
                     chunk = []
             if chunk:

@@ -10,6 +10,7 @@ from pnpx.attributors import unwrapped
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.gaps import withheld
 from pnpx.explainers.perturbation import PerturbationExplainer
+from pnpx.explainers.room import DEFAULT_ROWS
 from pnpx.extractors import Signature
 from pnpx.suggest import nearest
 from pnpx.text.aggregate import AGGREGATIONS, REDUCTIONS
@@ -216,7 +217,7 @@ nearest: 'word'
         """The most texts in a pass."""
         if getattr(configuration(self.model), "pad_token_id", None) is None:
             return 1  # such a model may look for the last token that is no padding, and needs to know which that is
-        return int(self.parameters.get("batch_size", Explainer.batch_size))
+        return int(self.parameters.get("batch_size") or DEFAULT_ROWS)
 
     @property
     def inference_mode(self) -> str:

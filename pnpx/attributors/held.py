@@ -1,0 +1,42 @@
+"""How much memory a pass holds for its backward pass, told from autograd's graph without touching what it saved."""
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+# Outputs of these are other views of what their input holds.
+_VIEWS = (
+    *("Alias", "Diagonal", "Expand", "Narrow", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "Squeeze"),
+    *("Swap", "TBackward", "Transpose", "Unbind", "Unfold", "UnsafeView", "Unsqueeze", "View"),
+)
+# A recurrent net is one step of the graph, and holds its gates at all time steps. Measured on the CPU: an LSTM of 128
+# units holds 5.7 times its outputs.
+_RECURRENT, _GATES = ("Rnn", "RNN", "Lstm", "Gru"), 8
+
+
+def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
+    """About how many bytes the graph behind ``scores`` holds: what its operations gave out, views left out.
+
+    None where that is over ``most``, or cannot be told, as what an operation written by somebody else keeps. What
+    autograd has saved is not read: to do so would run again what is checkpointed.
+    """
+    total, seen = 0, set()
+    waiting = [score.grad_fn for score in scores]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = type(node).__name__
+        given_out = getattr(node, "_input_metadata", None)  # what enters its backward is what its forward gave out
+        if given_out is None or kind == "CppFunction" or isinstance(node, BackwardCFunction):
+            return None
+        if kind != "AccumulateGrad" and not kind.startswith(_VIEWS):
+            size = sum(prod(one.shape) * one.dtype.itemsize for one in given_out if one is not None)
+            total += size * (_GATES if any(name in kind for name in _RECURRENT) else 1)
+        if total > most:
+            return None
+        waiting += [following for following, _ in node.next_functions]
+    return total

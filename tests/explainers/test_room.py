@@ -1,0 +1,133 @@
+"""How many rows passes have: as many as was asked for, or more where they take little memory."""
+
+import pytest
+import torch
+from torch import nn
+
+import pnpx
+from pnpx.explainers import room
+from tests.explainers.probes import Spy
+
+
+class Wide(Spy):
+    """Holds ``extent`` numbers for each row."""
+
+    def __init__(self, extent):
+        super().__init__()
+        self.extent = extent
+
+    def forward(self, x):
+        return super().forward(x) + x[:, :1].expand(-1, self.extent).sin().mean(1, keepdim=True)
+
+
+def rows(model, explainer, batch):
+    """How many rows the passes that are differentiated have."""
+    found = []
+
+    def note(module, args, output):
+        if output.requires_grad:
+            found.append(len(output))
+
+    handle = model.register_forward_hook(note)
+    explainer.attribute(torch.randn(batch, 3), 0)
+    handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("kind", [pnpx.SmoothGrad, pnpx.SquareGrad, pnpx.VarGrad])
+def test_small_models_get_more_rows_in_a_pass(kind):
+    model = Spy()
+    assert rows(model, kind(model, n_iter=50), 16) == [32, 48 * 16]
+    assert rows(model, kind(model, n_iter=50), 32) == [32, 25 * 32, 24 * 32]  # not over 1024, and as even as can be
+    assert rows(model, kind(model, n_iter=500), 1)[:2] == [32, 468]
+
+
+def test_batch_size_is_the_most():
+    model = Spy()
+    assert rows(model, pnpx.SmoothGrad(model, n_iter=50, batch_size=32), 16) == [32] * 25
+    assert rows(model, pnpx.SmoothGrad(model, n_iter=4, batch_size=1), 1) == [1] * 4
+
+
+def test_what_a_pass_holds_decides():
+    heavy, medium = Wide(300_000), Wide(10_000)
+    assert rows(heavy, pnpx.SmoothGrad(heavy, n_iter=6), 16) == [32] * 3
+    found = rows(medium, pnpx.SmoothGrad(medium, n_iter=50), 16)
+    held = 40_000  # bytes a row
+    assert len(found) < 12
+    assert all(32 < count and count * held <= 8 * 2**20 for count in found[1:])
+
+
+def test_a_few_points_more_are_not_worth_a_check():
+    model = Spy()
+    assert rows(model, pnpx.SmoothGrad(model, n_iter=8), 16) == [32] * 4
+    assert rows(model, pnpx.SmoothGrad(model, n_iter=10), 16) == [32, 128]
+
+
+def test_the_last_rows_are_not_too_many_where_the_number_of_points_is_unknown():
+    class Endless(pnpx.GradientExplainer):
+        statistic = pnpx.statistics.Mean
+
+        def points(self, bound, reference):
+            for number in range(99):
+                yield pnpx.Point([value.tensor + number for value in bound.values])
+
+    model = Spy()
+    assert rows(model, Endless(model), 16) == [32, 1024, 33 * 16]
+
+
+@pytest.mark.parametrize("layer", [None, "0"])
+@pytest.mark.parametrize("batch", [1, 7, 32, 40])
+def test_the_explanation_is_the_same(layer, batch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(4 * 36, 5)).double()
+    images, targets = torch.randn(batch, 1, 8, 8).double(), torch.arange(batch) % 5
+    for kind in (pnpx.SquareGrad, pnpx.VarGrad, pnpx.IntegratedGradients):
+        steps = {"n_steps": 60} if kind is pnpx.IntegratedGradients else {"n_iter": 60}
+        free, strict = (
+            kind(model, layer=layer, batch_size=size, **steps).attribute(images, targets) for size in (None, 32)
+        )
+        torch.testing.assert_close(free, strict, rtol=1e-9, atol=1e-12)
+
+
+def test_samples_that_depend_on_how_many_rows_there_are_get_passes_of_their_own():
+    class Counts(nn.Module):
+        """As a model may that was written for the rows it has seen: with over 100 it gives something else."""
+
+        def forward(self, x):
+            return (x * x * (1 if len(x) <= 100 else 2)).sum(1, keepdim=True)
+
+    x = torch.randn(16, 3)
+    found = pnpx.SmoothGrad(Counts(), n_iter=50, noise_std=0.0).attribute(x, 0)
+    torch.testing.assert_close(found, 2 * x)
+
+
+def test_out_of_memory_ends_the_growth(monkeypatch):
+    class Small(nn.Module):
+        """Of an accelerator that holds 200 rows."""
+
+        def __init__(self):
+            super().__init__()
+            self.passes = []
+
+        def forward(self, x):
+            if len(x) > 200:
+                raise torch.cuda.OutOfMemoryError("simulated")
+            self.passes.append(len(x))
+            return x.sum(1, keepdim=True)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    model = Small()
+    found = pnpx.SmoothGrad(model, n_iter=100).attribute(torch.randn(16, 3), 0)
+    torch.testing.assert_close(found, torch.ones(16, 3))
+    assert max(model.passes) <= 200 and model.passes.count(max(model.passes)) >= 3
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "32"])
+def test_batch_size_is_a_count_or_none(size):
+    with pytest.raises((TypeError, ValueError), match="batch_size"):
+        pnpx.SmoothGrad(nn.Linear(2, 2), batch_size=size)
+
+
+def test_texts_and_pieces_of_a_batch_begin_with_the_default():
+    assert pnpx.SmoothGrad(nn.Linear(2, 2)).rows == room.DEFAULT_ROWS == 32
+    assert pnpx.SmoothGrad(nn.Linear(2, 2), batch_size=5).rows == 5
