@@ -20,19 +20,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def chunks(value: Tensor, n_iter: int, copies: int, level: float = 0.1) -> list[Tensor]:
-    """Noisy copies of ``value``, made beforehand: each chunk holds up to ``copies`` of them."""
+def chunks(value: Tensor, copies: Sequence[int], level: float = 0.1) -> list[Tensor]:
+    """Noisy copies of ``value``, made beforehand: so many of them in each chunk."""
     generator = torch.Generator().manual_seed(0)
     noise = level * float(value.max() - value.min())
     return [
-        torch.cat(
-            [
-                value + noise * torch.randn(value.shape, generator=generator)
-                for _ in range(start, min(start + copies, n_iter))
-            ]
-        )
-        for start in range(0, n_iter, copies)
+        torch.cat([value + noise * torch.randn(value.shape, generator=generator) for _ in range(count)])
+        for count in copies
     ]
+
+
+def even(n_iter: int, copies: int) -> list[int]:
+    """How many copies each chunk has where none has more than ``copies``.
+
+    >>> even(5, 2)
+    [2, 2, 1]
+    """
+    return [min(copies, n_iter - start) for start in range(0, n_iter, copies)]
 
 
 def bare_loop(forward: Callable[[Tensor], Tensor], made: Sequence[Tensor], targets: Tensor) -> None:

@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import pnpx
 from benchmarks.command import Options, main
-from benchmarks.floor import bare_loop, chunks, frozen
+from benchmarks.floor import bare_loop, chunks, even, frozen
 from benchmarks.subjects import Cut, Subject, subjects
 from benchmarks.table import Table
 from benchmarks.timing import Ratio, in_turns
@@ -21,13 +22,16 @@ def layers(options: Options) -> list[Table]:
     """The table, for each model, layer and number of samples."""
     table = Table(
         "Time at layers",
-        ["model", "layer", "n_iter", "floor, s", "pnpx / floor", "full passes / floor", "full passes / pnpx", "turns"],
+        [
+            *("model", "layer", "n_iter", "rows", "floor, s"),
+            *("pnpx / floor", "full passes / floor", "full passes / pnpx", "turns"),
+        ],
         [
             "SmoothGrad. The floor, written by hand for each model, runs what comes before the layer once, then n "
-            "times forward and backward what comes after it, with the same rows in a pass (32), noise made beforehand "
-            "and results thrown away. Full passes: the whole model runs for every noisy sample and a hook puts the "
-            "noise at the layer, noise likewise made beforehand. Ratios are medians over turns, with quartiles. "
-            "Wanted: pnpx not over 1.1 of the floor.",
+            "times forward and backward what comes after it, with as many rows in a pass as pnpx takes (32, and more "
+            "where little is left to run), noise made beforehand and results thrown away. Full passes: the whole model "
+            "runs for every noisy sample, 32 rows in a pass, and a hook puts the noise at the layer, likewise made "
+            "beforehand. Ratios are medians over turns, with quartiles. Wanted: pnpx not over 1.1 of the floor.",
         ],
     )
     known: list[str] = []
@@ -40,13 +44,14 @@ def layers(options: Options) -> list[Table]:
             with torch.no_grad():
                 value = cut.prefix()
             for n_iter in options.n_iter:
-                made = chunks(value, n_iter, subject.copies)
-                explainer = pnpx.SmoothGrad(subject.model, layer=cut.layer, n_iter=n_iter, batch_size=subject.rows)
+                explainer = pnpx.SmoothGrad(subject.model, layer=cut.layer, n_iter=n_iter)
+                made = chunks(value, copies_taken(subject, explainer))
+                for_full_passes = chunks(value, even(n_iter, subject.copies))
                 timed = in_turns(
                     {
                         "floor": partial(floor, subject, cut, made),
                         "pnpx": partial(explainer.attribute, subject.layer_batch, subject.targets),
-                        "full passes": partial(full_passes, subject, cut, made),
+                        "full passes": partial(full_passes, subject, cut, for_full_passes),
                     },
                     options.pace,
                 )
@@ -55,6 +60,7 @@ def layers(options: Options) -> list[Table]:
                     subject.name,
                     cut.layer,
                     n_iter,
+                    max(map(len, made)),
                     f"{sorted(base)[len(base) // 2]:.3f}",
                     Ratio.of(timed["pnpx"], base),
                     Ratio.of(timed["full passes"], base),
@@ -65,6 +71,23 @@ def layers(options: Options) -> list[Table]:
     if unknown:
         raise ValueError(f"none of the models is cut at {', '.join(sorted(unknown))}, but only at {', '.join(known)}")
     return [table]
+
+
+def copies_taken(subject: Subject, explainer: pnpx.Explainer) -> list[int]:
+    """How many noisy copies of the batch the passes have that ``explainer`` differentiates."""
+    found: list[int] = []
+
+    def note(module: nn.Module, args: object, output: Any) -> None:
+        scores = output if isinstance(output, Tensor) else output.logits
+        if scores.requires_grad:
+            found.append(len(scores) // len(subject.targets))
+
+    handle = subject.model.register_forward_hook(note)
+    try:
+        explainer.attribute(subject.layer_batch, subject.targets)
+    finally:
+        handle.remove()
+    return found
 
 
 def floor(subject: Subject, cut: Cut, made: Sequence[Tensor]) -> None:

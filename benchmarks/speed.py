@@ -8,7 +8,7 @@ from torch import Tensor
 
 import pnpx
 from benchmarks.command import Options, main
-from benchmarks.floor import bare_loop, chunks, frozen
+from benchmarks.floor import bare_loop, chunks, even, frozen
 from benchmarks.subjects import Subject, subjects
 from benchmarks.table import Table
 from benchmarks.timing import Ratio, in_turns
@@ -34,7 +34,7 @@ def speed(options: Options) -> list[Table]:
     )
     for subject in subjects(options.models, options.size):
         for n_iter in options.n_iter:
-            made = chunks(subject.inputs, n_iter, subject.copies)
+            made = chunks(subject.inputs, even(n_iter, subject.copies))
             for kind in options.kinds:
                 explainer = KINDS[kind](subject.model, n_iter=n_iter, batch_size=subject.rows)
                 timed = in_turns(

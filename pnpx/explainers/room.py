@@ -12,7 +12,7 @@ _MOST_ROWS = 1024
 # are fastest at 2 to 10 MiB, and slow down beyond: the caches are full. An accelerator wants many more rows, and has
 # the memory (which is not measured); what does not fit there is halved.
 _WANTED, _WANTED_ON_ACCELERATORS = 8 * 2**20, 256 * 2**20
-_COPIES = 8  # of the value of each point: the point itself, all joined, gradients and what statistics make of them
+_COPIES = 5  # of the value of each point: the point itself, all joined, that given to the model, gradients, a statistic
 _WORTH = 3  # passes left, at least: more rows in a pass have to be checked anew
 
 

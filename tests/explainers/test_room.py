@@ -54,7 +54,7 @@ def test_what_a_pass_holds_decides():
     found = rows(medium, pnpx.SmoothGrad(medium, n_iter=50), 16)
     held = 40_000  # bytes a row
     assert len(found) < 12
-    assert all(32 < count and count * held <= 8 * 2**20 for count in found[1:])
+    assert all(count > 32 and count * held <= 8 * 2**20 for count in found[1:])
 
 
 def test_a_few_points_more_are_not_worth_a_check():
