@@ -19,8 +19,8 @@ _RECURRENT, _GATES = ("Rnn", "RNN", "Lstm", "Gru"), 8
 def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
     """About how many bytes the graph behind ``scores`` holds: what its operations gave out, views left out.
 
-    None where that is over ``most``, or cannot be told, as what an operation written by somebody else keeps. What
-    autograd has saved is not read: to do so would run again what is checkpointed.
+    None where that is over ``most``, or cannot be told, as what an operation written by somebody else keeps, or tensors
+    of several sizes in one. What autograd has saved is not read: to do so would run again what is checkpointed.
     """
     total, seen = 0, set()
     waiting = [score.grad_fn for score in scores]
@@ -32,6 +32,8 @@ def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
         kind = type(node).__name__
         given_out = getattr(node, "_input_metadata", None)  # what enters its backward is what its forward gave out
         if given_out is None or kind == "CppFunction" or isinstance(node, BackwardCFunction):
+            return None
+        if any(one is not None and (one.is_nested_tensor or one.is_cpp_nested_tensor) for one in given_out):
             return None
         if kind != "AccumulateGrad" and not kind.startswith(_VIEWS):
             size = sum(prod(one.shape) * one.dtype.itemsize for one in given_out if one is not None)

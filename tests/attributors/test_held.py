@@ -69,6 +69,15 @@ def test_what_somebody_elses_operation_keeps_cannot_be_told():
     assert held_bytes([Doubled.apply(inputs()).sum()], MANY) is None
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nor_can_what_nested_tensors_hold(layout):
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)], layout=layout, requires_grad=True)
+    hidden = nn.functional.linear(nested, torch.ones(5, 3))
+    total = (hidden.values() if layout is torch.jagged else torch.nested.to_padded_tensor(hidden, 0.0)).sum()
+    assert held_bytes([total], MANY) is None
+
+
 def test_what_is_checkpointed_is_not_run_again():
     runs = []
 
