@@ -30,7 +30,8 @@ def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
             continue
         seen.add(node)
         kind = type(node).__name__
-        given_out = getattr(node, "_input_metadata", None)  # what enters its backward is what its forward gave out
+        # What enters its backward is what its forward gave out. Before PyTorch 2.6 it does not tell.
+        given_out = getattr(node, "_input_metadata", None)
         if given_out is None or kind == "CppFunction" or isinstance(node, BackwardCFunction):
             return None
         if any(one is not None and (one.is_nested_tensor or one.is_cpp_nested_tensor) for one in given_out):
