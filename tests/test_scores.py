@@ -597,6 +597,16 @@ def test_errors(targets, options, kind, message):
         scored(targets, **options)
 
 
+@pytest.mark.parametrize("targets", [
+    np.ma.masked_array([1, 2, 0], mask=[0, 1, 0]), np.ma.masked_array(np.ones((3, 5)), mask=np.eye(3, 5)),
+    [1, np.ma.masked, 0], [np.ma.masked_array([1, 2])] * 3, (np.ma.masked_array(1, mask=True),),
+], ids=str)
+def test_masked_arrays_are_refused(targets):
+    with raises(TypeError, "a masked array is among the targets, but tensors have no masks; fill it first, by "
+                           "array.filled(value)"):
+        scored(targets)
+
+
 @pytest.mark.parametrize("targets, message", [
     ([0, 1], "targets must be one for all or one a sample, (4,), but got shape (2,)"),
     (torch.tensor([0, 1]), "targets must be one for all or one a sample, (4,), but got shape (2,)"),

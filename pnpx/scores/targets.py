@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pnpx.masked import require_unmasked
+
 Targets: TypeAlias = Any
 """None, an int, ints (batch,) or (batch, n_targets), a tuple of indices or a list of them, weights, or a callable."""
 
@@ -26,6 +28,7 @@ def read_targets(targets: Any) -> Any:
     """
     if targets is None:
         return None
+    require_unmasked("the targets", targets)
     _require_int64(targets)
     if isinstance(targets, tuple):
         return _indices(targets)
