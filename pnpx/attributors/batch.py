@@ -113,7 +113,8 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
         plain = all(part is None or isinstance(part, (int, float, str)) for part in batch)
         if type(batch) in (list, tuple) and plain and is_by_sample(batch, batch_size):
             return batch[rows]
-        whole = {key % len(batch) if isinstance(key, int) else key for key in shared} if batch else set()
+        whole = {key % len(batch) for key in shared if isinstance(key, int) and batch}
+        whole |= {number for number, name in enumerate(getattr(batch, "_fields", ())) if name in shared}
     return like(batch, [part if key in whole else cut.of(part) for key, part in items(batch)])
 
 

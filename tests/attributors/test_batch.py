@@ -93,6 +93,9 @@ def test_rows_of_a_batch_with_parts_that_are_shared():
     assert found["x"].shape == (2, 2) and found["table"].shape == (3, 3) and found["names"] == ["b", "c"]
     found = rows_of_batch((X, torch.ones(3), X), slice(1, 3), 3, {1, -3})
     assert [len(part) for part in found] == [3, 3, 2]
+    for shared in ({"labels"}, {-1}):
+        found = rows_of_batch(Boxes(X, torch.ones(3)), slice(1, 3), 3, shared)
+        assert type(found) is Boxes and [len(part) for part in found] == [2, 3]
 
 
 def seen(value):
