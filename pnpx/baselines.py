@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pnpx.extractors import Call
+from pnpx.masked import require_unmasked
 from pnpx.structure import map_tensors, rebuild, tensors
 from pnpx.suggest import nearest
 
@@ -84,7 +85,7 @@ BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"zeros": zeros, "mean": mean
 
 
 def require_finite(name: str, given: Baseline, infinite: bool = False) -> None:
-    """Require a baseline without NaN and, unless it may be ``infinite``, without infinite values.
+    """Require a baseline without masked arrays, NaN and, unless it may be ``infinite``, infinite values.
 
     What a name or a callable stands for shows only with the input, and is not looked at.
 
@@ -92,6 +93,7 @@ def require_finite(name: str, given: Baseline, infinite: bool = False) -> None:
     Traceback (most recent call last):
     ValueError: baseline must be finite, but holds nan, where no score is; give numbers, such as 0.0
     """
+    require_unmasked(f"the values of {name}", given)
     if isinstance(given, (tuple, list)):
         for part in given:
             require_finite(name, part, infinite)
@@ -113,7 +115,7 @@ def baseline_call(call: Call, baseline: Baseline) -> Call:
     """``call`` with each explained input replaced by its baseline; what goes along stays.
 
     Raises:
-        ValueError: the baseline does not fit the inputs.
+        TypeError, ValueError: the baseline does not fit the inputs.
     """
     if call.is_tuple and isinstance(baseline, (tuple, list)):
         if len(baseline) != len(call.forward):
@@ -144,6 +146,7 @@ def _absent(value: Any, baseline: Baseline) -> Any:
         for leaf, original in zip(tensors(found), tensors(value), strict=True):
             _require_shape(leaf, original)
         return found
+    require_unmasked("the baselines", baseline)
     if isinstance(baseline, np.ndarray):
         baseline = torch.from_numpy(baseline)
     if not isinstance(baseline, Tensor):

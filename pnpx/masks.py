@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import Bound, Value
+from pnpx.masked import require_unmasked
 from pnpx.parameters import plain_numbers
 from pnpx.structure import Structure
 from pnpx.suggest import nearest
@@ -97,6 +98,7 @@ def check_groups(groups: Groups) -> None:
     Raises:
         ValueError, TypeError: it is not.
     """
+    require_unmasked("the groups", groups)
     if isinstance(groups, str) and groups not in GROUPINGS:
         raise ValueError(f"no grouping {groups!r}; {nearest(groups, GROUPINGS)}")
     if isinstance(groups, int):
@@ -208,6 +210,7 @@ def _made(part: Groups, shape: Sequence[int], channel: int | None) -> Tensor:
 
 
 def _integers(given: Any) -> Tensor:
+    require_unmasked("the groups", given)
     try:
         ids = given.detach().cpu() if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """The way to a value: ``("explainers", 0, "n_iter")``."""
 
 
-_TAGS = frozenset(["str", "int", "float", "bool", "null", "map", "seq", "timestamp"])
+_TAGS = frozenset(["str", "int", "float", "bool", "null", "map", "seq"])
 _DIGITS = 4300  # more, Python does not read
 MOST_REPEATED = 10_000
 """How many values the aliases of a file may stand for."""
@@ -69,24 +69,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import MarkedYAMLError, SafeLoader, YAMLError, compose
+    from yaml import MarkedYAMLError, YAMLError
     from yaml.reader import ReaderError
 
     text = _text(path)
     try:
-        root = compose(text, Loader=SafeLoader)  # type: ignore[no-untyped-call, unused-ignore]
+        root = _composed(text)
         if root is None or root.tag != "tag:yaml.org,2002:map":
             what = "is empty" if root is None else f"holds a {_kind(root.tag)}"
             raise ConfigError([f"{path}: must hold a mapping with the keys of a run (key: value), but it {what}"])
-        if (line := _endless(root, [], set())) is not None:
-            said = "an alias (*name) stands inside of what it names; write out what is meant"
-            raise ConfigError([f"{path}:{line}: {said}"])
-        if (added := _size(root, {}) - _size(root, None)) > MOST_REPEATED:
-            # Aliases of aliases are a few lines to write, and more than any memory holds to read.
-            said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
-            raise ConfigError([f"{path}: {said}"])
-        if odd := [f"{path}:{node.start_mark.line + 1}: {said}" for node, said in _odd(root)]:
-            raise ConfigError(odd)
+        if refused := _refused(root):
+            raise ConfigError([f"{path}:{line}: {said}" if line else f"{path}: {said}" for line, said in refused])
         config = _spelled_out(OmegaConf.create(text))
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -116,6 +109,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
             problems.append(f"{override}: {error}")
             continue
         try:
+            if refused := _refused(_composed(value)):
+                problems += [f"{override}: {said}" for _, said in refused]
+                continue
             changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
             OmegaConf.update(config, key, changed["value"], merge=False)
         except (YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
@@ -158,6 +154,31 @@ def _text(path: Path) -> str:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
 
 
+def _composed(text: str) -> Any:
+    """The tree of nodes that YAML sees in ``text``; a date is text, as it is to OmegaConf."""
+    from yaml import SafeLoader, compose
+
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+        for first, known in SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader = type("Loader", (SafeLoader,), {"yaml_implicit_resolvers": resolvers})
+    return compose(text, Loader=loader)  # type: ignore[no-untyped-call, unused-ignore]
+
+
+def _refused(root: Any) -> list[tuple[int | None, str]]:
+    """What below ``root`` has no place in a configuration: lines, from 1, where they are known, and words for it."""
+    if root is None:
+        return []
+    if (line := _endless(root, [], set())) is not None:
+        return [(line, "an alias (*name) stands inside of what it names; write out what is meant")]
+    if (added := _size(root, {}) - _size(root, None)) > MOST_REPEATED:
+        # Aliases of aliases are a few lines to write, and more than any memory holds to read.
+        said = f"its aliases (*name) repeat {added} values, more than {MOST_REPEATED}; write out what is meant"
+        return [(None, said)]
+    return [(node.start_mark.line + 1, said) for node, said in _odd(root)]
+
+
 def _endless(node: Any, above: list[int], done: set[int]) -> int | None:
     """The line, from 1, at which something below ``node`` begins that holds itself, by an alias; None if none does."""
     if id(node) in above:
@@ -192,14 +213,30 @@ def _odd(node: Any) -> Iterator[tuple[Any, str]]:
         yield node, f"a value of the kind {node.tag!r} has no place here; write text, numbers, lists and mappings"
     elif kind == "int" and len(node.value) > _DIGITS:
         yield node, f"a number has {len(node.value)} digits; {_DIGITS} are the most"
+    elif node.id == "scalar" and kind in ("bool", "int", "float") and not _readable(node):
+        yield node, (
+            f"{node.value!r:.40} is to be read as {kind}, but is none; write another value, or text in quotes and "
+            "without a tag"
+        )
     elif node.id == "mapping":
         for key, value in node.value:
-            if key.tag.removeprefix("tag:yaml.org,2002:") not in ("str", "merge"):
+            if key.id != "scalar" or key.tag.removeprefix("tag:yaml.org,2002:") not in ("str", "merge"):
                 yield key, f"a key must be text, but is {key.value if key.id == 'scalar' else key.id!r:.40}; quote it"
             yield from _odd(value)
     elif node.id == "sequence":
         for part in node.value:
             yield from _odd(part)
+
+
+def _readable(node: Any) -> bool:
+    """Whether a number or bool, which may be one by its tag alone, is one."""
+    from yaml.constructor import SafeConstructor
+
+    try:
+        SafeConstructor().construct_object(node)
+    except (AttributeError, LookupError, ValueError):
+        return False
+    return True
 
 
 def _number(node: Any, keys: KeyPath, lines: dict[KeyPath, int]) -> None:

@@ -6,6 +6,7 @@ is carried along unchanged. A ``PackedSequence`` counts as one tensor: its seque
 """
 
 import copy
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
@@ -99,18 +100,23 @@ def items(value: Any) -> list[tuple[Any, Any]]:
 
 
 def like(value: Any, parts: Sequence[Any]) -> Any:
-    """A container of the type of ``value`` that holds ``parts`` in place of its items."""
+    """A container of the type of ``value`` that holds ``parts`` in place of its items.
+
+    Mappings that are no ``dict`` and no ``UserDict`` become dicts: a copy of them may write into the original.
+    """
     if isinstance(value, tuple):
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
         return list(parts)
-    keys = [key for key, _ in items(value)]
-    if type(value) is dict:
-        return dict(zip(keys, parts, strict=True))
+    new = dict(zip((key for key, _ in items(value)), parts, strict=True))
+    if type(value) is dict or (isinstance(value, Mapping) and not isinstance(value, (dict, UserDict))):
+        return new
     if isinstance(value, Mapping) and is_dataclass(value):  # a ModelOutput
-        return type(value)(**dict(zip(keys, parts, strict=True)))
+        return type(value)(**new)
     twin: Any = copy.copy(value)
-    for key, part in zip(keys, parts, strict=True):
+    if getattr(value, "__dict__", None) is value:  # a dict whose attributes are its items
+        twin.__dict__ = twin
+    for key, part in new.items():
         if isinstance(value, Mapping):
             twin[key] = part
         else:

@@ -152,6 +152,23 @@ def test_explainers_refuse_what_is_not_finite(explainer, given, shown):
         explainer(nn.Identity(), **{name: given})
 
 
+MASKED = np.ma.masked_array(np.full((2, 3), 5.0), mask=np.eye(2, 3))
+
+
+@pytest.mark.parametrize("explainer, name", [
+    (pnpx.IntegratedGradients, "baseline"), (pnpx.IntegratedGradients, "replacement"), (pnpx.Lime, "baseline"),
+    (pnpx.FeatureAblation, "replacement"), (pnpx.ExpectedGradients, "baselines"),
+])
+def test_masked_arrays_are_refused(explainer, name):
+    for given in (MASKED, (0.0, MASKED), {"a": [MASKED]}):
+        with error(f"a masked array is among the values of {name}, but tensors have no masks; fill it first, by "
+                   "array.filled(value)"):
+            explainer(nn.Identity(), **{name: given})
+    with error("a masked array is among the baselines, but tensors have no masks; fill it first, by "
+               "array.filled(value)"):
+        baseline_call(one(torch.ones(2, 3)), MASKED)
+
+
 def test_values_at_a_layer_may_be_infinite_where_no_path_leads_there():
     """Scores of attention at minus infinity: what is attended to there is absent from the mean of the others."""
     model = nn.Sequential(nn.Identity(), nn.Softmax(1))

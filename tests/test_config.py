@@ -186,6 +186,12 @@ def test_a_layer_that_some_models_lack_names_the_model(write):
     ("a.b.c=1", "a: there is no such key; there are: "),
     ("text.generation.max_new_tokens=3", "text: is for models that read texts, and the model of this run is none"),
     ("model={a", "the value is no valid YAML: "),
+    ("model=!!bool maybe", "'maybe' is to be read as bool, but is none; write another value, or text in quotes and "),
+    ("model=!!timestamp x", "a value of the kind 'tag:yaml.org,2002:timestamp' has no place here; "),
+    ("model=!!int ''", "'' is to be read as int, but is none; "),
+    ("model=!own 3", "a value of the kind '!own' has no place here; write text, numbers, lists and mappings"),
+    ("model=&x [*x]", "an alias (*name) stands inside of what it names; write out what is meant"),
+    ("seed=", "seed: must be a whole number, but is "),
     ("seed", "an override is written key=value, as in explainers.0.n_iter=10"),
     ("=3", "an override is written key=value, as in explainers.0.n_iter=10"),
     ("seed=${sede}", "seed: interpolation key 'sede' not found"),
@@ -242,6 +248,15 @@ def test_baselines_are_drawn_from_the_training_split_by_the_seed(write):
      "numbers, lists and mappings"),
     ("a: 1\nb: !!set {c, d}\n", "run.yaml:2: a value of the kind 'tag:yaml.org,2002:set' has no place here"),
     ("a: 1\nb: [{c: !own 3}]\n", "run.yaml:2: a value of the kind '!own' has no place here"),
+    ("a: 1\nmodel: !!bool maybe\n", "run.yaml:2: 'maybe' is to be read as bool, but is none; write another value, or "
+                                    "text in quotes and without a tag"),
+    ("a: 1\nb: [{c: !!int x}]\n", "run.yaml:2: 'x' is to be read as int, but is none; "),
+    ("a: !!float '1:x'\n", "run.yaml:1: '1:x' is to be read as float, but is none; "),
+    ("a: 1\nb: !!int\n", "run.yaml:2: '' is to be read as int, but is none; "),
+    ("a: !!timestamp x\n", "run.yaml:1: a value of the kind 'tag:yaml.org,2002:timestamp' has no place here; "),
+    ("a: !!timestamp 2020-01-01\n", "run.yaml:1: a value of the kind 'tag:yaml.org,2002:timestamp' has no place here"),
+    ("a: !!bool [1]\n", "run.yaml:1: no valid YAML: expected a scalar node, but found sequence"),
+    ("a: 1\n? !!str [b]\n: 2\n", "run.yaml:2: a key must be text, but is 'sequence'; quote it"),
     ("a: 1\n2: b\n", "run.yaml:2: a key must be text, but is '2'; quote it"),
     ("a: 1\nb: [{null: 1}]\n", "run.yaml:2: a key must be text, but is 'null'; quote it"),
     ("a: 1\n? [b, c]\n: 2\n", "run.yaml:2: a key must be text, but is 'sequence'; quote it"),
@@ -253,6 +268,12 @@ def test_baselines_are_drawn_from_the_training_split_by_the_seed(write):
 def test_files_that_are_no_mapping_in_yaml(write, text, problem):
     (line,) = problems(write(text))
     assert line.startswith(problem)
+
+
+def test_a_date_is_text(write):
+    """Of an impossible month as well."""
+    assert [load(write(f"a: {date}\n")).data for date in ("2020-01-31", "2020-13-45")] == [
+        {"a": "2020-01-31"}, {"a": "2020-13-45"}]
 
 
 def test_aliases_that_grow_beyond_measure(write):

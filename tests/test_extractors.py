@@ -294,12 +294,17 @@ def test_arrays_become_tensors_of_the_models_precision():
 def test_masked_arrays_are_refused():
     masked = np.ma.masked_array(np.ones((2, 3), dtype=np.float32), mask=[[0, 1, 0], [0, 0, 0]])
     message = (
-        "a masked array is among what the model is to be given, which has no masks; fill it first, by "
+        "a masked array is among what the model is to be given, but tensors have no masks; fill it first, by "
         "array.filled(value)"
     )
     for batch in (masked, (masked,)):
         with raises(TypeError, message):
             pnpx.Gradient(nn.Linear(3, 2), forward_arg_extractor=0 if batch is not masked else None).attribute(batch, 0)
+    for along in (masked, [masked], {"rows": {"a": masked}}):
+        with raises(TypeError, message):
+            extract(Two(), (X, along), 0, 1)
+    with raises(TypeError, message.replace("the model is to be given", "padding_mask_extractor takes")):
+        extract(One(), (X, np.ma.masked_array(np.ones((len(X), 4)), mask=False)), 0, padding_mask=1)
 
 
 @pytest.mark.parametrize("array", [np.array(["a", "b"]), np.array([{"a": 1}, None], dtype=object),

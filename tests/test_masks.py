@@ -180,6 +180,16 @@ def test_what_does_not_fit(groups, kind, message):
         ablate(X, groups=groups)
 
 
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array(np.zeros((3, 4), dtype=int), mask=np.eye(3, 4))
+    message = "a masked array is among the groups, but tensors have no masks; fill it first, by array.filled(value)"
+    for groups in (masked, (masked, None), {"a": [masked]}):
+        with raises(TypeError, message):
+            pnpx.FeatureAblation(Sum(), groups=groups)
+    with raises(TypeError, message):
+        ablate(X, groups=lambda value: masked)
+
+
 def test_what_does_not_fit_several():
     with raises(ValueError, "several tensors are explained, so groups given as ints must be a tuple (of a mapping: a "
                 "mapping) of them, but are a Tensor"):

@@ -1,8 +1,9 @@
 """Every form of target and of score, against the score written out."""
 
 from collections import UserDict, namedtuple
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ OUT = torch.randn(BATCH, CLASSES, dtype=torch.float64, generator=torch.Generator
 TWICE = torch.cat([OUT, 2 * OUT])
 MAPS = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 Named = namedtuple("Named", "hidden logits")
-Boxes = namedtuple("Boxes", "boxes labels")
 
 
 @dataclass
@@ -306,33 +306,22 @@ def test_splitting_copies():
     (torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.tensor([[3, 4], [5, 6]])), (torch.ones(3), torch.ones(3)),
     (np.ones(3), np.ones(3)), ([1.0, -1.0, 0.0], [1.0, -1.0, 0.0]),
     (torch.eye(3), torch.eye(3)), (torch.eye(3) > 0, torch.eye(3) > 0), (np.eye(3), np.eye(3)),  # see `Chosen`
-    ({"a": torch.tensor([1, 2, 3]), "b": 7}, {"a": torch.tensor([2, 3]), "b": 7}),
     ([(0, 1), (1, 2), (2, 2)], [(1, 2), (2, 2)]),
 ], ids=str)
 def test_rows_of_targets(targets, expected):
     def plain(value):
         if isinstance(value, (torch.Tensor, np.ndarray)):
             return value.tolist()
-        if isinstance(value, dict):
-            return {key: plain(part) for key, part in value.items()}
-        return tuple(map(plain, value)) if isinstance(value, tuple) else value
+        return value
 
     assert plain(rows_of_targets(targets, slice(1, 3), 3)) == plain(expected)
 
 
-def test_a_callable_score_is_given_floats_one_a_sample():
-    targets = {"a": torch.arange(3.0), "b": [0.5, 1.5, 2.5], "c": np.arange(3.0)}
-    cut = rows_of_targets(targets, slice(1, 3), 3, weights=False)
-    assert {key: list(part) for key, part in cut.items()} == {"a": [1, 2], "b": [1.5, 2.5], "c": [1, 2]}
-    assert rows_of_targets((torch.eye(3), 4), slice(1, 3), 3, weights=False)[0].tolist() == [[0, 1, 0], [0, 0, 1]]
-    named = Boxes(torch.eye(3), [4, 5, 6])
-    cut = rows_of_targets(named, slice(1, 3), 3, weights=False)
-    assert type(cut) is Boxes and cut.boxes.tolist() == [[0, 1, 0], [0, 0, 1]] and cut.labels == [5, 6]
-    for one_each in ((4, 5, 6), ({"a": 4}, {"a": 5}, {"a": 6}), ("a", "b", "c")):
-        assert rows_of_targets(one_each, slice(1, 3), 3, weights=False) == one_each[1:]
-    assert rows_of_targets((4, 5), slice(1, 3), 3, weights=False) == (4, 5)
-    parts = (torch.arange(3), [4, 5, 6], {"a": torch.arange(3)})
-    assert [*map(len, rows_of_targets(parts, slice(1, 3), 3, weights=False)[:2])] == [2, 2]
+def test_rows_of_boxes():
+    for boxes in (torch.rand(3, 2, 7), [*torch.rand(3, 3, 7)], [{"boxes": torch.rand(3, 4)} for _ in range(3)]):
+        cut = rows_of_targets(boxes, slice(1, 3), 3, weights=False)
+        assert type(cut) is type(boxes) and str(cut) == str(boxes[1:])
+        assert rows_of_targets(boxes, slice(0, 2), 4, weights=False) is boxes
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
@@ -348,6 +337,29 @@ def test_a_callable_score_is_given_the_targets_of_its_samples(kind, batch_size):
     targets = kind({"label": torch.tensor(one)} for one in classes)
     found = pnpx.Gradient(model, score=score, batch_size=batch_size).attribute(x, targets)
     torch.testing.assert_close(found, model.weight[classes].detach())
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_boxes_of_each_sample_that_are_as_many_as_the_samples(kind, batch_size):
+    model, boxes = nn.Linear(4, 3), (torch.rand(2, 3), torch.rand(3, 3))
+
+    def score(output, targets):
+        return torch.stack([row @ one.sum(0) for row, one in zip(output, targets, strict=True)])
+
+    found = pnpx.Gradient(model, score=score, batch_size=batch_size).attribute(torch.ones(2, 4), kind(boxes))
+    torch.testing.assert_close(found, torch.stack([one.sum(0) @ model.weight.detach() for one in boxes]))
+
+
+@pytest.mark.parametrize("n_samples", [2, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_pair_of_classes_is_one_for_all_samples(n_samples, batch_size):
+    """Of as many samples as well."""
+    model = nn.Linear(4, 3)
+    explainer = pnpx.Gradient(model, score=lambda output, pair: output[:, pair[0]] - output[:, pair[1]],
+                              batch_size=batch_size)
+    found = explainer.attribute(torch.ones(n_samples, 4), (0, 1))
+    torch.testing.assert_close(found, (model.weight[0] - model.weight[1]).detach().expand(n_samples, 4))
 
 
 @dataclass(frozen=True)
@@ -371,31 +383,70 @@ CONTAINERS = {
 
 @pytest.mark.parametrize("labels", ["tensor", "list", "tuple"])
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_a_function_as_targets_is_given_the_batch_of_its_samples(kind, labels):
+@pytest.mark.parametrize("role", ["batch", "targets"])
+def test_a_users_function_is_given_the_batch_or_the_targets_of_its_samples(role, kind, labels):
     torch.manual_seed(0)
     model, x = torch.nn.Linear(4, 3).double(), torch.randn(40, 4, dtype=torch.float64)
     classes = [index % 3 for index in range(40)]
-    batch = CONTAINERS[kind](x, {"tensor": torch.tensor, "list": list, "tuple": tuple}[labels](classes))
-    given = (lambda batch: batch.x) if kind == "object" else "x"
+    companion = CONTAINERS[kind](x, {"tensor": torch.tensor, "list": list, "tuple": tuple}[labels](classes))
 
-    def targets(output, batch):
-        chosen = batch["labels"] if kind == "mapping" else batch.labels
+    def score(output, given):
+        chosen = given["labels"] if kind == "mapping" else given.labels
         return torch.stack([row[one] for row, one in zip(output, chosen, strict=True)])
 
-    whole = pnpx.Gradient(model, forward_arg_extractor=given, batch_size=40).attribute(batch, targets)
+    def attribute(**options):
+        if role == "targets":
+            return pnpx.Gradient(model, score=score, **options).attribute(x, companion)
+        extractor = (lambda batch: batch.x) if kind == "object" else "x"
+        return pnpx.Gradient(model, forward_arg_extractor=extractor, **options).attribute(companion, score)
+
+    whole = attribute(batch_size=40)
     torch.testing.assert_close(whole, model.weight[classes].detach())
-    explainer = pnpx.Gradient(model, forward_arg_extractor=given)
     if kind != "object":
-        torch.testing.assert_close(explainer.attribute(batch, targets), whole)
+        torch.testing.assert_close(attribute(), whole)
         return
+    given = "function as targets is given the batch" if role == "batch" else "callable score is given the targets"
     message = (
-        "a function as targets is given the batch in pieces of at most batch_size samples, but a SimpleNamespace is "
-        "nothing that can be cut, and its 'x' has something for each of the 40; give a tuple, a mapping or a "
-        "dataclass, or batch_size=40"
+        f"a {given} in pieces of at most batch_size samples, but a SimpleNamespace is nothing that can be cut, and its "
+        "'x' has something for each of the 40; give a tuple, a mapping or a dataclass, or batch_size=40"
     )
     with raises(TypeError, message):
-        explainer.attribute(batch, targets)
-    assert explainer.attribute(batch, 1).shape == (40, 4)
+        attribute()
+
+
+def test_an_object_that_the_function_does_not_see_need_not_be_cut():
+    explainer = pnpx.Gradient(nn.Linear(4, 3), forward_arg_extractor=lambda batch: batch.x)
+    assert explainer.attribute(SimpleNamespace(x=torch.ones(40, 4)), 1).shape == (40, 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_users_own_batch_stays_as_it_is(batch_size):
+    class Batch(MutableMapping):
+        def __init__(self, data):
+            self._data = data
+
+        def __getitem__(self, key):
+            return self._data[key]
+
+        def __setitem__(self, key, value):
+            self._data[key] = value
+
+        def __delitem__(self, key):
+            del self._data[key]
+
+        def __iter__(self):
+            return iter(self._data)
+
+        def __len__(self):
+            return len(self._data)
+
+    model, x, y = nn.Linear(4, 3), torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for kind in (Batch, MappingProxyType):
+        batch = kind({"x": x, "y": y})
+        found = pnpx.Gradient(model, forward_arg_extractor="x", batch_size=batch_size).attribute(
+            batch, lambda output, batch: output.gather(1, batch["y"][:, None])[:, 0])
+        torch.testing.assert_close(found, model.weight.detach())
+        assert batch["x"] is x and batch["y"] is y
 
 
 def test_what_is_predicted_from_nan_is_warned_of():
@@ -544,6 +595,16 @@ BAD_TARGETS = [
 def test_errors(targets, options, kind, message):
     with raises(kind, message):
         scored(targets, **options)
+
+
+@pytest.mark.parametrize("targets", [
+    np.ma.masked_array([1, 2, 0], mask=[0, 1, 0]), np.ma.masked_array(np.ones((3, 5)), mask=np.eye(3, 5)),
+    [1, np.ma.masked, 0], [np.ma.masked_array([1, 2])] * 3, (np.ma.masked_array(1, mask=True),),
+], ids=str)
+def test_masked_arrays_are_refused(targets):
+    with raises(TypeError, "a masked array is among the targets, but tensors have no masks; fill it first, by "
+                           "array.filled(value)"):
+        scored(targets)
 
 
 @pytest.mark.parametrize("targets, message", [

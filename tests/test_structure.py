@@ -1,7 +1,9 @@
 """Nested values are taken apart and put together again without loss."""
 
 from collections import OrderedDict, UserDict, namedtuple
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -37,6 +39,41 @@ class Batch:
 @dataclass(frozen=True)
 class Frozen:
     x: torch.Tensor
+
+
+class ReadOnly(Mapping):
+    """A mapping of the user's own, of which a shallow copy holds the same dict."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def __getitem__(self, key):
+        return self._data[key]
+
+    def __iter__(self):
+        return iter(self._data)
+
+    def __len__(self):
+        return len(self._data)
+
+
+class Writable(ReadOnly, MutableMapping):
+    def __setitem__(self, key, value):
+        self._data[key] = value
+
+    def __delitem__(self, key):
+        del self._data[key]
+
+
+@dataclass
+class Wrapped(ReadOnly):
+    _data: dict
+
+
+class Attributes(dict):
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__ = self
 
 
 def packed(lengths=(2, 3), features=1, sort=False):
@@ -95,6 +132,22 @@ def test_what_is_no_tensor_is_carried_along():
     assert rebuild(Batch(A, "n", None), [B]).name == "n"
     output = rebuild(BaseModelOutputWithPast(last_hidden_state=A, past_key_values="cache"), [B])
     assert output.past_key_values == "cache" and output.last_hidden_state is B and output[0] is B
+
+
+@pytest.mark.parametrize("kind", [ReadOnly, Writable, Wrapped, MappingProxyType])
+def test_mappings_that_a_copy_may_share_become_dicts(kind):
+    value = kind({"x": A, "more": (B, 3)})
+    twin = rebuild(value, [B, A])
+    assert type(twin) is dict and twin["x"] is B and twin["more"] == (A, 3)
+    assert value["x"] is A and value["more"][0] is B, "the original is left alone"
+
+
+def test_attributes_that_are_items_follow_them():
+    value = Attributes(x=A, n=3)
+    twin = rebuild(value, [B])
+    assert type(twin) is Attributes and twin["x"] is B and twin.x is B and twin.n == 3
+    twin.n = 4
+    assert twin["n"] == 4 and value.x is A and value.n == 3
 
 
 @pytest.mark.parametrize("value, expected", [

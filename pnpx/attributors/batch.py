@@ -1,7 +1,9 @@
-"""A call of a model for several copies of its batch, or for some of its samples."""
+"""A call of a model for several copies of its batch, or for some of its samples; and what a user's function is given
+beside the output, for some of the samples."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -102,38 +104,88 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
     Raises:
         TypeError: something for each sample is in an object that cannot be cut.
     """
+    cut = _Cut(rows, batch_size, is_by_sample, batch_axes, "a function as targets is given the batch")
     if not is_container(batch):
-        _require_nothing_by_sample(batch, batch_size)
-        return rows_of(batch, rows, batch_size)
-    # A list of tensors is the parts of the batch, even where there are as many as samples.
-    plain = type(batch) in (list, tuple) and all(item is None or isinstance(item, (int, float, str)) for item in batch)
-    if plain and is_by_sample(batch, batch_size):
-        return batch[rows]
-    parts, whole = items(batch), set(shared)
+        return cut.of(batch)
+    whole = set(shared)
     if isinstance(batch, (list, tuple)):
-        whole = {key % len(batch) if isinstance(key, int) else key for key in shared} if batch else set()
-    return like(batch, [part if key in whole else _rows_of_part(part, rows, batch_size) for key, part in parts])
+        # A list of tensors is the parts of the batch, even where there are as many as samples.
+        plain = all(part is None or isinstance(part, (int, float, str)) for part in batch)
+        if type(batch) in (list, tuple) and plain and is_by_sample(batch, batch_size):
+            return batch[rows]
+        whole = {key % len(batch) for key in shared if isinstance(key, int) and batch}
+        whole |= {number for number, name in enumerate(getattr(batch, "_fields", ())) if name in shared}
+    return like(batch, [part if key in whole else cut.of(part) for key, part in items(batch)])
 
 
-def _rows_of_part(part: Any, rows: slice, batch_size: int) -> Any:
-    if type(part) in (list, tuple) and is_by_sample(part, batch_size):
-        return part[rows]
-    return rows_of_batch(part, rows, batch_size)
+def rows_of_own_targets(targets: Any, rows: slice, batch_size: int) -> Any:
+    """The targets of a user's own score for some of the samples.
+
+    Tensors and arrays are cut whose first axis is as long as the batch is large, and lists of that length. So are
+    tuples of it, but for those of parts that are cut themselves, as (classes, weights): where all have that length, or
+    one has and they are not of one kind. Boxes of each sample are, and a few may happen to be as many as the samples.
+    A tuple with numbers is one for all samples, as a tuple of indices is; as a part of the targets it is not.
+
+    Raises:
+        TypeError: something for each sample is in an object that cannot be cut.
+    """
+    cut = _Cut(rows, batch_size, _has_entries, _first_axes, "a callable score is given the targets")
+    if type(targets) is tuple and any(isinstance(part, (Number, np.bool_)) for part in targets):
+        return tuple(map(cut.of, targets))
+    return cut.of(targets)
 
 
-def _require_nothing_by_sample(value: Any, batch_size: int) -> None:
-    """Require that an object which is not looked into holds nothing for each sample."""
-    if isinstance(value, (*LEAVES, nn.Module, type)):
-        return
-    for name, part in getattr(value, "__dict__", {}).items():
-        listed = type(part) in (list, tuple) and is_by_sample(part, batch_size)
-        if listed or any(axis is not None for axis in batch_axes(part, batch_size)):
-            kind = type(value).__name__
-            raise TypeError(
-                f"a function as targets is given the batch in pieces of at most batch_size samples, but a {kind} is "
-                f"nothing that can be cut, and its {name!r} has something for each of the {batch_size}; give a tuple, "
-                f"a mapping or a dataclass, or batch_size={batch_size}"
-            )
+def _has_entries(value: Sequence[Any], batch_size: int) -> bool:
+    """Whether a list or tuple of targets has an entry for each sample; see `rows_of_own_targets`."""
+    if len(value) != batch_size or type(value) is list:
+        return len(value) == batch_size
+    parts = [p for p in value if type(p) in (list, tuple) or (isinstance(p, (Tensor, np.ndarray)) and p.ndim)]
+    fitting = [len(part) == batch_size for part in parts]
+    kinds = {(type(part), getattr(part, "ndim", 1), getattr(part, "dtype", None)) for part in parts if len(part)}
+    return not any(fitting) or (len(kinds) == 1 and not all(fitting))
+
+
+def _first_axes(value: Any, batch_size: int) -> list[int | None]:
+    return [axis if axis == 0 else None for axis in batch_axes(value, batch_size)]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Cuts what a user's function is given to some of the samples."""
+
+    rows: slice
+    batch_size: int
+    is_listed: Callable[[Sequence[Any], int], bool]
+    """Whether a list or tuple has an entry for each sample of a batch of that size."""
+    axes: Callable[[Any, int], list[int | None]]
+    """The axes of the batch in the tensors and arrays of a value."""
+    given: str
+    """Who is given what, for errors."""
+
+    def of(self, value: Any) -> Any:
+        """``value``, for these samples."""
+        if self._is_listed(value):
+            return value[self.rows]
+        if is_container(value):
+            return like(value, [self.of(part) for _, part in items(value)])
+        self._require_nothing_by_sample(value)
+        return rows_of(value, self.rows, self.batch_size, self.axes(value, self.batch_size))
+
+    def _is_listed(self, value: Any) -> bool:
+        return type(value) in (list, tuple) and self.is_listed(value, self.batch_size)
+
+    def _require_nothing_by_sample(self, value: Any) -> None:
+        """Require that an object which is not looked into holds nothing for each sample."""
+        if isinstance(value, (*LEAVES, nn.Module, type)):
+            return
+        for name, part in getattr(value, "__dict__", {}).items():
+            if self._is_listed(part) or any(axis is not None for axis in self.axes(part, self.batch_size)):
+                kind = type(value).__name__
+                raise TypeError(
+                    f"{self.given} in pieces of at most batch_size samples, but a {kind} is nothing that can be cut, "
+                    f"and its {name!r} has something for each of the {self.batch_size}; give a tuple, a mapping or a "
+                    f"dataclass, or batch_size={self.batch_size}"
+                )
 
 
 def rows_of(value: Any, rows: slice, batch_size: int, axes: Sequence[int | None] | None = None) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pnpx.attributors import Attributor, LayerAttributor, left_as_found
-from pnpx.attributors.batch import rows_of_batch, rows_of_call
+from pnpx.attributors.batch import rows_of_batch, rows_of_call, rows_of_own_targets
 from pnpx.attributors.sharing import AxesDiffer
 from pnpx.explainers.pieces import Piece, join
 from pnpx.explainers.record import read_output
@@ -90,11 +90,10 @@ class _Job:
         explainer, size = self.explainer, self.call.batch_size
         call, batch, targets, reference = self.call, self.batch, self.targets, self.reference
         if rows != slice(0, size):
-            shared = named_by(explainer.additional_forward_arg_extractor, shared=True)
-            batch = rows_of_batch(batch, rows, size, shared) if callable(targets) else None
-            call = rows_of_call(call, rows)
-            weights = not callable(explainer.score) and explainer.score != "detection"
-            targets = rows_of_targets(targets, rows, size, weights)
+            call, batch, targets = rows_of_call(call, rows), None, self._targets(rows)
+            if callable(targets) and not callable(explainer.score):
+                shared = named_by(explainer.additional_forward_arg_extractor, shared=True)
+                batch = rows_of_batch(self.batch, rows, size, shared)
             reference = None if reference is None else rows_of_call(reference, rows)
         count, uncut = call.batch_size, targets is self.targets and targets is not None
         graph, floats = explainer.needs_graph, explainer.needs_floats
@@ -120,3 +119,10 @@ class _Job:
             [self.piece(attributor, slice(row, row + 1)) for row in range(rows.start, rows.stop)],
             whole=[(tuple(value.tensor.shape), value.axis) for value in bound.values],
         )
+
+    def _targets(self, rows: slice) -> Targets:
+        """The targets of some of the samples."""
+        size, score = self.call.batch_size, self.explainer.score
+        if callable(score):
+            return rows_of_own_targets(self.targets, rows, size)
+        return rows_of_targets(self.targets, rows, size, weights=score != "detection")

@@ -15,6 +15,7 @@ from pnpx.extractors.keys import Unknown, placed_keys
 from pnpx.extractors.placing import placed
 from pnpx.extractors.ready_made import Extractor, Shared, named_by, part_of
 from pnpx.extractors.signature import Signature
+from pnpx.masked import require_unmasked
 from pnpx.structure import Structure, is_container, items, tensors
 
 FORWARD, ADDITIONAL = "forward_arg_extractor", "additional_forward_arg_extractor"
@@ -117,10 +118,12 @@ def _steps(mask: Any) -> Tensor | None:
     """``mask`` as booleans (batch, length).
 
     Raises:
+        TypeError: it is a masked array.
         ValueError: it is not of that shape, has other values than 0 and 1, or a sample without any step.
     """
     if mask is None:
         return None
+    require_unmasked("what padding_mask_extractor takes", mask)
     steps = torch.as_tensor(mask)
     if steps.ndim != 2:
         raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pnpx.extractors.call import Call
+from pnpx.masked import require_unmasked
 
 
 def placed(model: nn.Module, call: Call) -> Call:
@@ -18,6 +19,7 @@ def placed(model: nn.Module, call: Call) -> Call:
     device = devices.pop() if len(devices) == 1 else None  # a model spread over devices moves its inputs itself
     floats = next((parameter.dtype for parameter in parameters if parameter.is_floating_point()), None)
     tensor = partial(_as_tensors, floats=floats)
+    require_unmasked("what the model is to be given", (call.forward, call.additional_args, call.additional_kwargs))
 
     def place(value: Tensor) -> Tensor:
         moved = value if device is None or value.device == device else value.to(device)
@@ -38,11 +40,6 @@ def placed(model: nn.Module, call: Call) -> Call:
 
 def _as_tensors(value: Any, floats: torch.dtype | None) -> Any:
     """``value`` with its arrays as tensors, those of floats in the precision ``floats``, if there is one."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            "a masked array is among what the model is to be given, which has no masks; fill it first, by "
-            "array.filled(value)"
-        )
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":  # texts and objects stay what they are
         native = value.astype(value.dtype.newbyteorder("="))  # a copy; bytes may be the other way round in files
         array = torch.from_numpy(native.astype(np.float64) if native.dtype == np.longdouble else native)

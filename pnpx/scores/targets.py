@@ -1,14 +1,14 @@
 """Targets as users give them: read into tensors and tuples of indices, or refused in words that say what is wanted; and
 those of some samples alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pnpx.structure import like
+from pnpx.masked import require_unmasked
 
 Targets: TypeAlias = Any
 """None, an int, ints (batch,) or (batch, n_targets), a tuple of indices or a list of them, weights, or a callable."""
@@ -28,6 +28,7 @@ def read_targets(targets: Any) -> Any:
     """
     if targets is None:
         return None
+    require_unmasked("the targets", targets)
     _require_int64(targets)
     if isinstance(targets, tuple):
         return _indices(targets)
@@ -109,34 +110,18 @@ def _plain(value: Any) -> Any:
 def rows_of_targets(targets: Targets, rows: slice, batch_size: int, weights: bool = True) -> Targets:
     """The targets of some samples of a batch; what is one for all stays as it is.
 
-    With ``weights`` floats and bools are weights on the output, which `Chosen` cuts; otherwise, as boxes or as what a
-    callable score is given, they are cut as all else.
+    With ``weights`` floats and bools are weights on the output, which `Chosen` cuts; otherwise, as boxes, they are cut
+    as all else.
     """
+    listed = isinstance(targets, list) or (isinstance(targets, (Tensor, np.ndarray)) and targets.ndim)
+    if not listed or len(targets) != batch_size or (weights and _weigh(targets)):
+        return targets
+    return targets[rows]
+
+
+def _weigh(targets: "list[Any] | Tensor | np.ndarray[Any, Any]") -> bool:
     if isinstance(targets, list):
-        shared = weights and all(isinstance(target, float) for target in targets)
-        return targets[rows] if len(targets) == batch_size and not shared else targets
-    if isinstance(targets, tuple) and not weights:
-        # What a callable score is given: parts with an axis of the batch, or else an entry for each sample.
-        if type(targets) is tuple and len(targets) == batch_size and not any(_has_rows(p, batch_size) for p in targets):
-            return targets[rows]
-        return like(targets, [rows_of_targets(part, rows, batch_size, weights) for part in targets])
-    if isinstance(targets, Mapping):
-        return {key: rows_of_targets(part, rows, batch_size, weights) for key, part in targets.items()}
-    if isinstance(targets, (Tensor, np.ndarray)) and targets.ndim and len(targets) == batch_size:
-        return targets if weights and _weigh(targets) else targets[rows]
-    return targets
-
-
-def _has_rows(part: Any, batch_size: int) -> bool:
-    """Whether a part of what a callable score is given holds something for each sample."""
-    if isinstance(part, Mapping):
-        return any(_has_rows(item, batch_size) for item in part.values())
-    if isinstance(part, (Tensor, np.ndarray)):
-        return part.ndim > 0 and len(part) == batch_size
-    return isinstance(part, (list, tuple)) and len(part) == batch_size
-
-
-def _weigh(targets: "Tensor | np.ndarray[Any, Any]") -> bool:
+        return all(isinstance(target, float) for target in targets)
     if isinstance(targets, Tensor):
         return targets.is_floating_point() or targets.dtype == torch.bool
     return targets.dtype.kind in "fb"

@@ -1,16 +1,21 @@
 """Copies of a batch, and parts of it."""
 
+from collections import namedtuple
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from pnpx.attributors.batch import arguments, repeated, rows_of, rows_of_batch, rows_of_call
+from pnpx.attributors.batch import arguments, repeated, rows_of, rows_of_batch, rows_of_call, rows_of_own_targets
 from pnpx.attributors.repeating import axes_of, axes_seen
 from pnpx.extractors import Call, batch_axes
+from tests.errors import raises
 
 X = torch.arange(6.0).reshape(3, 2)
 STATE = torch.arange(12.0).reshape(2, 3, 2)  # (layers, batch, features)
+Boxes = namedtuple("Boxes", "boxes labels")
 
 
 @pytest.mark.parametrize("shape, size, axis", [
@@ -88,6 +93,59 @@ def test_rows_of_a_batch_with_parts_that_are_shared():
     assert found["x"].shape == (2, 2) and found["table"].shape == (3, 3) and found["names"] == ["b", "c"]
     found = rows_of_batch((X, torch.ones(3), X), slice(1, 3), 3, {1, -3})
     assert [len(part) for part in found] == [3, 3, 2]
+    for shared in ({"labels"}, {-1}):
+        found = rows_of_batch(Boxes(X, torch.ones(3)), slice(1, 3), 3, shared)
+        assert type(found) is Boxes and [len(part) for part in found] == [2, 3]
+
+
+def seen(value):
+    """``value`` with its tensors and arrays as lists."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: seen(part) for key, part in value.items()}
+    return [seen(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+RAGGED = tuple(torch.ones(length, 4) for length in (3, 2, 5))
+ALIKE = tuple({"boxes": torch.full((3, 4), float(number))} for number in range(3))
+
+
+@pytest.mark.parametrize("targets, expected", [
+    (None, None), (4, 4), ("name", "name"), (torch.tensor(4), 4), (torch.arange(3.0), [1, 2]),
+    (np.arange(3.0), [1, 2]), (torch.ones(2, 3), [[1, 1, 1]] * 2), (X, X[1:]), ([4, 5, 6], [5, 6]),
+    ([0.5] * 3, [0.5] * 2), ([4, 5], [4, 5]), ([[4, 5, 6], torch.arange(3)], [[5, 6], [1, 2]]), ([X, X, X], [X, X]),
+    ({"a": torch.arange(3), "b": [4, 5, 6], "c": 7, "d": (4, 5, 6)}, {"a": [1, 2], "b": [5, 6], "c": 7, "d": [5, 6]}),
+    ((X, 4), (X[1:], 4)), (Boxes(X, [4, 5, 6]), (X[1:], [5, 6])),
+    ((torch.arange(3), [4, 5, 6], {"a": torch.arange(3)}), ([1, 2], [5, 6], {"a": [1, 2]})),
+    # One for each sample ...
+    (("a", "b", "c"), ["b", "c"]), (({"a": 4}, {"a": 5}, {"a": 6}), [{"a": 5}, {"a": 6}]), (ALIKE, ALIKE[1:]),
+    (RAGGED, RAGGED[1:]), ((*RAGGED[:2], torch.ones(0)), (RAGGED[1], [])), (([4, 5, 6], [4], []), [[4], []]),
+    ((torch.tensor(4), torch.tensor(5), torch.tensor(6)), [5, 6]),
+    # ... or parts, of which some have no axis of the batch.
+    ((X, X, X), (X[1:], X[1:], X[1:])), ((torch.arange(3), torch.ones(5), torch.ones(2)), ([1, 2], [1] * 5, [1] * 2)),
+    ((torch.arange(3), RAGGED[2], "mean"), ([1, 2], RAGGED[2], "mean")),
+    # Numbers that are for all samples.
+    ((4, 5, 6), (4, 5, 6)), ((4, 5), (4, 5)), ((np.int64(4), 5.0, True), (4, 5, True)),
+    ((4, X, np.bool_(True)), (4, X[1:], True)),
+], ids=str)
+def test_rows_of_the_targets_of_a_users_own_score(targets, expected):
+    found = rows_of_own_targets(targets, slice(1, 3), 3)
+    assert seen(found) == seen(expected)
+    assert type(found) is type(targets)
+
+
+def test_attributes_of_an_object_are_judged_as_targets_are():
+    """A table with an axis of the batch's size is that of no batch among targets; in a batch it would be."""
+    targets = SimpleNamespace(table=torch.ones(5, 3))
+    assert rows_of_own_targets(targets, slice(1, 3), 3) is targets
+    message = "in pieces of at most batch_size samples, but a SimpleNamespace is nothing that can be cut, and its "
+    end = " has something for each of the 3; give a tuple, a mapping or a dataclass, or batch_size=3"
+    with raises(TypeError, f"a function as targets is given the batch {message}'table'{end}"):
+        rows_of_batch(targets, slice(1, 3), 3)
+    for boxes in (torch.ones(3), [*RAGGED], (4, 5, 6)):
+        with raises(TypeError, f"a callable score is given the targets {message}'boxes'{end}"):
+            rows_of_own_targets({"a": SimpleNamespace(n=3, boxes=boxes)}, slice(1, 3), 3)
 
 
 @pytest.mark.parametrize("shape, size, axis", [
