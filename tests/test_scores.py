@@ -351,10 +351,8 @@ def test_boxes_of_each_sample_that_are_as_many_as_the_samples(kind, batch_size):
     torch.testing.assert_close(found, torch.stack([one.sum(0) @ model.weight.detach() for one in boxes]))
 
 
-@pytest.mark.parametrize("n_samples", [2, 3])
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("n_samples, batch_size", [(2, 3), (3, 3), (3, 1)])
 def test_a_pair_of_classes_is_one_for_all_samples(n_samples, batch_size):
-    """Of as many samples as well."""
     model = nn.Linear(4, 3)
     explainer = pnpx.Gradient(model, score=lambda output, pair: output[:, pair[0]] - output[:, pair[1]],
                               batch_size=batch_size)

@@ -128,9 +128,16 @@ def rows_of_own_targets(targets: Any, rows: slice, batch_size: int) -> Any:
 
     Raises:
         TypeError: something for each sample is in an object that cannot be cut.
+        ValueError: a tuple of as many numbers as there are samples may be one for all, or hold one for each.
     """
     cut = _Cut(rows, batch_size, _has_entries, _first_axes, "a callable score is given the targets")
-    if type(targets) is tuple and any(isinstance(part, (Number, np.bool_)) for part in targets):
+    numbers = [isinstance(part, (Number, np.bool_)) for part in targets] if type(targets) is tuple else []
+    if any(numbers):
+        if all(numbers) and len(targets) == batch_size:
+            raise ValueError(
+                f"a tuple of {batch_size} numbers as the targets of {batch_size} samples may be one for all of them, "
+                f"or hold one for each; give a list or a tensor of one for each, or batch_size={batch_size}"
+            )
         return tuple(map(cut.of, targets))
     return cut.of(targets)
 

@@ -126,13 +126,23 @@ ALIKE = tuple({"boxes": torch.full((3, 4), float(number))} for number in range(3
     ((X, X, X), (X[1:], X[1:], X[1:])), ((torch.arange(3), torch.ones(5), torch.ones(2)), ([1, 2], [1] * 5, [1] * 2)),
     ((torch.arange(3), RAGGED[2], "mean"), ([1, 2], RAGGED[2], "mean")),
     # Numbers that are for all samples.
-    ((4, 5, 6), (4, 5, 6)), ((4, 5), (4, 5)), ((np.int64(4), 5.0, True), (4, 5, True)),
+    ((4, 5), (4, 5)), ((np.int64(4), 5.0, True, 6), (4, 5, True, 6)),
     ((4, X, np.bool_(True)), (4, X[1:], True)),
 ], ids=str)
 def test_rows_of_the_targets_of_a_users_own_score(targets, expected):
     found = rows_of_own_targets(targets, slice(1, 3), 3)
     assert seen(found) == seen(expected)
     assert type(found) is type(targets)
+
+
+@pytest.mark.parametrize("targets", [(4, 5, 6), (np.int64(4), 5.0, True)])
+def test_as_many_numbers_as_samples_may_be_either(targets):
+    message = (
+        "a tuple of 3 numbers as the targets of 3 samples may be one for all of them, or hold one for each; give a "
+        "list or a tensor of one for each, or batch_size=3"
+    )
+    with raises(ValueError, message):
+        rows_of_own_targets(targets, slice(1, 3), 3)
 
 
 def test_attributes_of_an_object_are_judged_as_targets_are():
