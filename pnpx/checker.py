@@ -17,13 +17,14 @@ from pnpx.faults import faults, in_words
 from pnpx.fingerprint import of_model
 from pnpx.maker import Maker, required
 from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
-from pnpx.source import KeyPath, Source, shown
+from pnpx.source import Source, shown
 from pnpx.store import CONFIG, Names
 from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
 from pnpx.suggest import nearest
 from pnpx.tasks import Task, TensorTask
 from pnpx.text.pretrained import PREFIX
 from pnpx.text.samples import TextSamples
+from pnpx.yamltree import KeyPath
 from pnpx.zoo.datasets import Split
 
 SPLITS = get_args(Split)

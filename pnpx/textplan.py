@@ -18,7 +18,6 @@ from pnpx.extractors import Signature
 from pnpx.fingerprint import of_text_model
 from pnpx.maker import Maker, required
 from pnpx.schema import ExplainerChoice, ModelChoice, Settings
-from pnpx.source import KeyPath
 from pnpx.store import Names
 from pnpx.subjects import Subject, one_line
 from pnpx.suggest import nearest
@@ -30,6 +29,7 @@ from pnpx.text.samples import TextSample, TextSamples, read_file
 from pnpx.text.tasks import detect, known_tokens, length_limit
 from pnpx.textmaker import TextMaker, TextSubject
 from pnpx.texttargets import GENERATES, TextTargets
+from pnpx.yamltree import KeyPath
 
 _CHOICES: Mapping[str, Sequence[str]] = {
     "granularity": GRANULARITIES,

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from pnpx.schema import Settings
-from pnpx.source import KeyPath
 from pnpx.suggest import nearest
 from pnpx.text.samples import TextSample, TextSamples
 from pnpx.text.targets import label_names
+from pnpx.yamltree import KeyPath
 
 GENERATES = ("causal", "encoder_decoder")
 """What models do that generate, as :class:`pnpx.text.tasks.Task` has it."""
