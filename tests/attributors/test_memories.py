@@ -169,15 +169,24 @@ def test_a_memory_where_a_path_begins():
     class Cell(nn.Module):
         def __init__(self):
             super().__init__()
-            self.register_buffer("state", torch.zeros(3, 4))
+            self.register_buffer("state", torch.zeros(1, 4))
 
         def forward(self, x):
             self.state.mul_(0.5).add_(x)
             return self.state
 
-    model = nn.Sequential(Cell(), nn.Linear(4, 3))
-    found = pnpx.IntegratedGradients(model, layer="0", baseline=1.0, n_steps=4).attribute(X, 1)
-    torch.testing.assert_close(found, (X - 1) * model[1].weight[1].detach())
+    class Squares(Head):
+        def __init__(self):
+            super().__init__()
+            self.cell = Cell()
+
+        def forward(self, x):
+            return square(self, self.cell(x))
+
+    model, one = Squares(), torch.ones(1, 4)
+    found = pnpx.IntegratedGradients(model, layer="cell", baseline=1.0, n_steps=4, batch_size=1).attribute(X[:1], 1)
+    ends = (model.head(X[:1]) + model.head(one))[:, 1:2].detach()  # the slope of a square, on average
+    torch.testing.assert_close(found, (X[:1] - one) * model.head.weight[1].detach() * ends)
 
 
 def test_copies_of_the_batch_share_passes_of_a_model_that_keeps_a_memory():
