@@ -6,6 +6,7 @@ several names; so a pass of a model that keeps something is followed by its own 
 """
 
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -116,6 +117,18 @@ class Attributes:
     def _put_back(self) -> None:
         if self._explained.found.put_back():
             self._explained.leaves = True
+
+
+def warn_of_uncut(model: nn.Module, size: int) -> None:
+    """For a batch that was cut: the model, which is being explained, may keep a row for each of its samples."""
+    found = _explained[id(unwrapped(model))].found
+    if names := found.names_with(size):
+        warnings.warn(
+            f"the model keeps {' and '.join(map(repr, names))} between its passes, with an axis of {size} as the batch "
+            f"has, but passes have had parts of the batch; if it has a row for each sample, give batch_size={size}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager

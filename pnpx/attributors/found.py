@@ -109,6 +109,12 @@ class Found:
                 module._non_persistent_buffers_set.clear()
                 module._non_persistent_buffers_set.update(unsaved)
 
+    def names_with(self, size: int) -> list[str]:
+        """Those of the tensors which passes have changed, or replaced, that have an axis of this size."""
+        written, moved = self.look()
+        names = [change.name for change in moved if isinstance(change.old, Tensor) and size in change.old.shape]
+        return [*names, *(name for one in written if size in one.tensor.shape for name in self.names_of(one))]
+
     def names_of(self, copied: Copied) -> list[str]:
         """The attributes and buffers that hold a tensor."""
         return [name for before in self._before for name, old in before.items() if self._copies.get(id(old)) is copied]
