@@ -120,12 +120,13 @@ class Attributes:
 
 
 def warn_of_uncut(model: nn.Module, size: int) -> None:
-    """For a batch that was cut: the model, which is being explained, may keep a row for each of its samples."""
+    """For a batch that was cut: the model, which is being explained, may have kept a row for each of its samples."""
     found = _explained[id(unwrapped(model))].found
-    if names := found.names_with(size):
+    if names := found.cut(size):
+        kept = " and ".join(map(repr, names))
         warnings.warn(
-            f"the model keeps {' and '.join(map(repr, names))} between its passes, with an axis of {size} as the batch "
-            f"has, but passes have had parts of the batch; if it has a row for each sample, give batch_size={size}",
+            f"the model keeps {kept} between its passes, of {size} rows as the batch, but made it anew for parts of "
+            f"the batch; to have it as it was found, give batch_size={size}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -52,6 +52,8 @@ class Copied:
                     tensor.data = self._alias
                 if self._differs():
                     (tensor if self._place is None else self._memory).copy_(self.copy)
+                if self._version is not None:
+                    self._version = tensor._version
             if tensor.is_leaf and tensor.requires_grad != self._needs_gradient:
                 tensor.requires_grad_(self._needs_gradient)
 

@@ -109,11 +109,15 @@ class Found:
                 module._non_persistent_buffers_set.clear()
                 module._non_persistent_buffers_set.update(unsaved)
 
-    def names_with(self, size: int) -> list[str]:
-        """Those of the tensors which passes have changed, or replaced, that have an axis of this size."""
-        written, moved = self.look()
-        names = [change.name for change in moved if isinstance(change.old, Tensor) and size in change.old.shape]
-        return [*names, *(name for one in written if size in one.tensor.shape for name in self.names_of(one))]
+    def cut(self, size: int) -> list[str]:
+        """Which tensors with an axis of ``size`` are replaced now by some that are not as long there."""
+        _, moved = self.look()
+        names = []
+        for _, name, old, new in moved:
+            if isinstance(old, Tensor) and isinstance(new, Tensor) and old.ndim == new.ndim:
+                shorter = [was for was, now in zip(old.shape, new.shape, strict=True) if was != now]
+                names += [name] if shorter == [size] else []
+        return names
 
     def names_of(self, copied: Copied) -> list[str]:
         """The attributes and buffers that hold a tensor."""
