@@ -64,6 +64,10 @@ class Bound(Sharing):
         """What the model returns for the call itself; without gradients, unless bound with ``graph``."""
 
     @abstractmethod
+    def differentiable(self) -> Any:
+        """That once more, to be differentiated by the anchors."""
+
+    @abstractmethod
     def activations(self, call: Call) -> list[Tensor]:
         """The explained tensors, as the model computes them for another call."""
 
@@ -116,16 +120,16 @@ class Bound(Sharing):
     def _gradients(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> list[list[Tensor]]:
         copies = len(points)
         edited = self._joined(points)
-        with torch.enable_grad():
+        with self.attributes.alone(), torch.enable_grad():
             for tensor in edited:
                 tensor.requires_grad_()
             scores = aim.scores(self.run(edited, copies), copies)
-            if check is not None:
-                check(scores)
             if self._measures is not None:
                 held, self._measures = held_bytes(scores, copies * self._measures), None
                 self.held = None if held is None else held // copies
             found = self._backward.gradients(scores, edited, self.describe())
+            if check is not None:  # in other passes, so that this one is over first
+                check([score.detach() for score in scores])
         return [
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
@@ -136,8 +140,10 @@ class Bound(Sharing):
 
         Can be called once, after binding with ``graph``.
         """
-        with torch.enable_grad():
-            found = self._backward.gradients(aim.scores(self.output, 1), self._anchors, self.describe())
+        with self.attributes.alone(), torch.enable_grad():
+            # Of a model that keeps something, passes meanwhile have put back what the first has noted.
+            output = self.differentiable() if self.attributes.kept else self.output
+            found = self._backward.gradients(aim.scores(output, 1), self._anchors, self.describe())
         return [[gradient[None] for gradient in gradients] for gradients in found]
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:

@@ -70,6 +70,11 @@ class FirstPass:
         found = tuple(self._clean[place] for place in self._places)
         return recording, recording.tapped if self._tap else output, found
 
+    @property
+    def all_anchors(self) -> list[Tensor]:
+        """Those of all places."""
+        return [anchor for place in self._places for anchor in self.anchors[place]]
+
     def _anchor(self, place: Place, value: Structure) -> Structure:
         """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
         chosen = explainable(value, str(place), REMEDY, self._floats)

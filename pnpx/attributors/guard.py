@@ -9,15 +9,17 @@ Several threads may explain one model: the first to come changes it, the last to
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.attributes import Copied, explaining
+from pnpx.attributors.attributes import explaining
 from pnpx.attributors.checkpoints import without_checkpoints, without_reentrance
+from pnpx.attributors.copied import Copied
+from pnpx.attributors.lasting import rescales
 
 _WITHOUT_SHAPE = (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
 
@@ -32,13 +34,13 @@ def _acquire(key: object, change: Callable[[], Callable[[], None]]) -> None:
 
 
 def _release(keys: list[object]) -> None:
-    with _lock:
-        for key in reversed(keys):
+    with _lock, ExitStack() as undone:  # calls all of them, in reverse order, whatever one raises
+        for key in keys:
             count, undo = _held.pop(key)
             if count > 1:
                 _held[key] = (count - 1, undo)
             else:
-                undo()
+                undone.callback(undo)
 
 
 @contextmanager
@@ -60,7 +62,6 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                 "build or load the model outside of it"
             )
     held: list[object] = []
-    bare: list[nn.Module] = []
 
     def hold(key: object, change: Callable[[], Callable[[], None]]) -> None:
         _acquire(key, change)
@@ -71,11 +72,11 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
             with _lock:
                 for module in modules:
                     key = ("module", id(module))
-                    # In eval mode and without buffers there is nothing to hold, unless another thread made it so.
-                    if _trains(module) or module._buffers or key in _held:
+                    # In eval mode there is nothing to hold, unless another thread made it so.
+                    if key in _held or _trains(module):
                         hold(key, partial(_quieten, module))
-                    else:
-                        bare.append(module)
+                    if isinstance(module, torch.jit.ScriptModule) and module._buffers:
+                        hold(("scripted", id(module)), partial(_keep_buffers, module))
                 for number, parameter in parameters.items():
                     key = ("weight", number)
                     if parameter.requires_grad and parameter.is_leaf:
@@ -83,7 +84,7 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
                     elif key in _held:  # another thread has frozen it already
                         hold(key, _nothing_to_do)
                 for module in modules:
-                    if _rescales(module) and isinstance(weight := getattr(module, "weight", None), Tensor):
+                    if rescales(module) and isinstance(weight := getattr(module, "weight", None), Tensor):
                         hold(("rescaled", id(weight)), partial(_keep, weight))
                 hold("fast path", _without_fast_path)
                 hold("reentrance", without_reentrance)
@@ -94,10 +95,6 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             _release(held)
-            for module in bare:
-                if module._buffers or module._non_persistent_buffers_set:  # a forward pass has made them
-                    module._non_persistent_buffers_set.clear()
-                    module._buffers.clear()
 
 
 @contextmanager
@@ -137,35 +134,27 @@ def _trains(module: nn.Module) -> bool:
     return bool(getattr(module, "training", False))
 
 
-def _rescales(module: nn.Module) -> bool:
-    # Modules are slow to say that they have no such attribute, and there are hundreds of them.
-    held = "max_norm" in module.__dict__ or hasattr(type(module), "max_norm")
-    return held and getattr(module, "max_norm", None) is not None
-
-
 def _quieten(module: nn.Module) -> Callable[[], None]:
     """Eval mode for this module alone, set directly: an overridden ``eval()`` may do more, such as merge weights."""
-    training = _trains(module)
-    before, not_saved = dict(module._buffers), set(module._non_persistent_buffers_set)
-    copies = [Copied(buffer) for buffer in before.values() if buffer is not None and not buffer.is_inference()]
-    if training:
-        module.training = False
+    module.training = False
 
     def undo() -> None:
-        if training:
-            module.training = True
+        module.training = True
+
+    return undo
+
+
+def _keep_buffers(module: torch.jit.ScriptModule) -> Callable[[], None]:
+    """For TorchScript, whose attributes are out of sight; it can replace buffers, but make none."""
+    before = dict(module._buffers)
+    copies = [Copied(buffer) for buffer in before.values() if buffer is not None]
+
+    def undo() -> None:
         for copied in copies:
             copied.restore()
-        made = any(before.get(name, module) is not buffer for name, buffer in module._buffers.items())
-        if made or module._non_persistent_buffers_set != not_saved:
-            # A forward pass has made buffers, or replaced them.
-            if isinstance(module, torch.jit.ScriptModule):  # it cannot make any, and is not to be cleared
-                for name, buffer in before.items():
-                    setattr(module, name, buffer)
-                return
-            module._buffers.clear()
-            module._buffers.update(before)
-            module._non_persistent_buffers_set = not_saved
+        for name, buffer in before.items():
+            if module._buffers[name] is not buffer:
+                setattr(module, name, buffer)
 
     return undo
 

@@ -71,12 +71,15 @@ class InputBound(Bound):
     def output(self) -> Any:
         if self._output is None:
             if self._graph:
-                with torch.enable_grad():
-                    self._output = self.run(self._anchors, 1)
+                self._output = self.differentiable()
             else:
                 with torch.no_grad():
                     self._output = self.run([value.tensor for value in self.values], 1)
         return self._output
+
+    def differentiable(self) -> Any:
+        with torch.enable_grad():
+            return self.run(self._anchors, 1)
 
     def run(self, edited: Sequence[Tensor], copies: int) -> Any:
         leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
@@ -84,11 +87,11 @@ class InputBound(Bound):
         recording = None if self._output_layer is None else Recording((), [], [], self._output_layer, keep=False)
         with self.attributes.as_found(), self.followed([leaves[index] for index in self._chosen]):
             if recording is None:
-                return self.model(*args, **kwargs)
+                return self.attributes.apart(self.model(*args, **kwargs))
             with intercepting(recording, self._modules):
                 self.model(*args, **kwargs)
-        recording.check()
-        return recording.tapped
+            recording.check()
+            return self.attributes.apart(recording.tapped)
 
     def activations(self, call: Call) -> list[Tensor]:
         leaves = tensors(call.forward)

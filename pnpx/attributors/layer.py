@@ -85,8 +85,7 @@ class LayerBound(Bound):
         follow = graph or len(places) > 1
         self._first = FirstPass(self.model, places, tap, around, modules, follow, floats)
         # Gradients at the clean values alone need no later pass, so nothing is kept for one.
-        with self.attributes.as_found():
-            self._recording, self._output, place = self._first.run(call, keep=attributor.replay and not graph)
+        self._recording, self._output, place = self._run_first(keep=attributor.replay and not graph)
         self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
@@ -97,12 +96,16 @@ class LayerBound(Bound):
         for where, value in zip(places, place, strict=True):
             chosen += [before + index for index in explainable(value, str(where), REMEDY, floats)]
             before += len(tensors(value))
-        anchors = [anchor for where in places for anchor in self._first.anchors[where]]
-        self._found(place, chosen, anchors, self._axes)
+        self._found(place, chosen, self._first.all_anchors, self._axes)
 
     @property
     def output(self) -> Any:
         return self._output
+
+    def differentiable(self) -> Any:
+        _, output, _ = self._run_first(keep=False)
+        self._anchors = self._first.all_anchors
+        return output
 
     def mirrored(self, explained: Sequence[Tensor]) -> Structure:
         found: tuple[Structure, ...] = super().mirrored(explained)
@@ -179,7 +182,7 @@ class LayerBound(Bound):
             recording = self._look(call, keep=False)
             found.update({place: recording.values[index] for index, place in enumerate(self._module_places)})
         leaves = tensors(tuple(found[place] for place in self._attributor.places))
-        return [leaves[index].detach() for index in self._chosen]
+        return [leaves[index].detach().clone() for index in self._chosen]  # the model may write to them again
 
     def reconsider(self) -> bool:
         # The axes were taken from sizes: one more pass, of another number of samples, shows them.
@@ -235,7 +238,12 @@ class LayerBound(Bound):
         twins = [event.output for event in other.prefix or []] if outputs else []
         return of_place, [axes_seen(one, two, size) for one, two in zip(outputs, twins, strict=True)]
 
-    # Later passes
+    # Passes
+
+    def _run_first(self, keep: bool) -> tuple[Recording, Any, tuple[Structure, ...]]:
+        with self.attributes.as_found():
+            recording, output, place = self._first.run(self.call, keep)
+            return recording, self.attributes.apart(output), place
 
     def _look(self, call: Call, keep: bool = True) -> Recording:
         with self.attributes.as_found():
@@ -245,7 +253,8 @@ class LayerBound(Bound):
         supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
         with self.attributes.as_found(), self.followed(structures):
-            return self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
+            output = self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
+            return self.attributes.apart(output)
 
     def _replay_agrees(self, agrees: Callable[[Watch | None], bool]) -> bool:
         """Whether a replay, done and looked at by ``agrees``, gives what the first pass gave.

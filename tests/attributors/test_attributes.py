@@ -4,15 +4,15 @@ import copy
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
 import pnpx
-from pnpx.attributors import attributes
-from pnpx.attributors.attributes import Found, explaining
+from pnpx.attributors import copied, lasting
+from pnpx.attributors.attributes import explaining
+from pnpx.attributors.found import Found
 
 
 class Remembers(nn.Module):
@@ -171,11 +171,9 @@ def test_what_is_found_is_whole_while_other_threads_wrap_modules():
     try:
         for _ in range(100):
             found = Found(model)
-            for home, (start, stop) in zip(found._homes, pairwise(found._starts), strict=True):
-                pairs = dict(zip(found._names[start:stop], found._values[start:stop], strict=True))
-                pairs.pop("forward", None)
-                assert all(home[name] is value for name, value in pairs.items())
-            assert found.changed() == []
+            for home, before in zip(found._homes, found._before, strict=True):
+                assert all(home[name] is value for name, value in before.items() if name != "forward")
+            assert found.look() == ([], [])
     finally:
         done.set()
         other.join()
@@ -520,7 +518,8 @@ def test_a_memory_that_grows_in_place(kind):
 
 @pytest.mark.parametrize("kind", ["buffer", "attribute"])
 def test_a_memory_too_large_to_be_copied_is_warned_of(kind, monkeypatch):
-    monkeypatch.setattr(attributes, "_LARGEST", 2**20)
+    for module in (copied, lasting):
+        monkeypatch.setattr(module, "LARGEST", 2**20)
 
     class Queue(nn.Module):
         def __init__(self):

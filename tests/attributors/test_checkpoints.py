@@ -24,11 +24,11 @@ class Net(nn.Module):
         self.first = nn.Linear(4, 5)
         self.block = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh())
         self.head = nn.Linear(5, 3)
-        self.reentrant, self.runs = reentrant, 0
+        self.reentrant, self.runs = reentrant, []
         self.block[0].register_forward_pre_hook(self.count)
 
     def count(self, *_):
-        self.runs += 1
+        self.runs.append(None)
 
     def forward(self, x):
         x = self.first(x).sin()
@@ -64,10 +64,10 @@ def test_at_the_inputs_memory_is_saved_as_ever(reentrant):
     """The block runs forward, and again for the gradient."""
     model = Net(reentrant)
     pnpx.Gradient(model).attribute(X, 1)
-    again = model.runs
+    again = len(model.runs)
     model = Net(None)
     pnpx.Gradient(model).attribute(X, 1)
-    assert again == model.runs + 1
+    assert again == len(model.runs) + 1
 
 
 def test_checkpoints_are_what_they_were_afterwards():
@@ -79,7 +79,7 @@ def test_checkpoints_are_what_they_were_afterwards():
     assert vars(library) == before
     x = X.clone().requires_grad_()
     model(x).sum().backward()  # as in training
-    assert model.runs > 0 and model.first.weight.grad is not None
+    assert model.runs and model.first.weight.grad is not None
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -140,10 +140,10 @@ class Log(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.passes = 0
+        self.passes = []
 
     def forward(self, x):
-        self.passes += 1
+        self.passes.append(len(x))
         return x.log().sum(1, keepdim=True)
 
 
@@ -162,7 +162,7 @@ def test_scores_that_are_not_finite_are_warned_of_and_no_steps_are_added(options
     with pytest.warns(RuntimeWarning, match=message) as caught:
         explainer.explain(X)
     assert len(caught) == 1 and caught[0].filename == __file__
-    assert model[1].passes < 2 * 2 * 32 + 10
+    assert len(model[1].passes) < 2 * 2 * 32 + 10
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = pnpx.IntegratedGradients(model, baseline=0.5).attribute(X)

@@ -21,10 +21,10 @@ class Counted(nn.Module):
         torch.manual_seed(0)
         self.first, self.second = nn.Linear(6, 5), nn.Linear(5, 3)
         self.idle = nn.Linear(2, 2)
-        self.rows = 0
+        self.rows = []
 
     def forward(self, x):
-        self.rows += len(x)
+        self.rows.append(len(x))
         return self.second(self.first(x).tanh())
 
 
@@ -35,7 +35,7 @@ def test_costs_a_few_passes_and_no_more(kind, layer):
     explainer = kind(model, layer=layer, **kind.example_parameters(x))
     state = torch.get_rng_state()
     explainer.rehearse(x)
-    assert 1 <= model.rows <= 6
+    assert 1 <= sum(model.rows) <= 6
     assert torch.equal(torch.get_rng_state(), state) and model.training
 
 
