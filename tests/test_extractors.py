@@ -3,6 +3,7 @@
 import functools
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,11 @@ class Pairs(nn.Module):
 class KeywordOnly(nn.Module):
     def forward(self, *, pixel_values, scale=1.0, labels=None):
         return pixel_values
+
+
+class Optional(nn.Module):
+    def forward(self, *, labels=None, pixels=None, scale=1.0):
+        return pixels
 
 
 class Anything(nn.Module):
@@ -162,6 +168,12 @@ CALLS = {
     "keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z}, "pixel_values", None, (), {"pixel_values": X}, X),
     "whole, keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z, "id": 3}, None, None, (),
                             {"pixel_values": X}, {"pixel_values": X}),
+    "tensor, keyword-only": (KeywordOnly(), X, None, None, (), {"pixel_values": X}, X),
+    "tuple of one, keyword-only": (KeywordOnly(), (X,), None, None, (), {"pixel_values": X}, (X,)),
+    "position, keyword-only": (KeywordOnly(), (X, Z), 0, None, (), {"pixel_values": X}, X),
+    "key that is none, keyword-only": (KeywordOnly(), {"x": X, "scale": 2.0}, "x", "scale", (),
+                                       {"pixel_values": X, "scale": 2.0}, X),
+    "the first, keyword-only": (Optional(), X, None, None, (), {"pixels": X}, X),
     "open-ended": (Anything(), {"a": X}, "a", None, (), {"a": X}, X),
     "whole, open-ended": (Anything(), {"a": X, "labels": Z, "name": "n"}, None, None, (), {"a": X}, {"a": X}),
     "wrapped forward": (Wrapped(), {"image": X, "label": Z}, "image", None, (), {"image": X}, X),
@@ -667,6 +679,20 @@ def test_no_batch_size(forward, kind, message):
     (Two(), {"x": X, "labels": Z}, None, None, TypeError,
      "none of the batch's parts ('x', 'labels') is a forward argument of the model (image, meta); say which part is "
      "explained: forward_arg_extractor"),
+    (KeywordOnly(), (X, Z), None, None, TypeError,
+     "the batch has 2 parts, but the model's forward takes 1 (by keyword: pixel_values, scale, labels); say which part "
+     "is explained: forward_arg_extractor=0"),
+    (KeywordOnly(), (X, Y), 0, 1, TypeError,
+     "KeywordOnly.forward takes its arguments by keyword alone (pixel_values, scale, labels), but got 2 without; give "
+     "them by extractors that return a mapping: forward_arg_extractor=lambda batch: {argument: part}"),
+    (Anything(), X, None, None, TypeError,
+     "Anything.forward takes its arguments by keyword alone (**), but got 1 without; give them by extractors that "
+     "return a mapping: forward_arg_extractor=lambda batch: {argument: part}"),
+    (One(), SimpleNamespace(n=3, y=Z, pixels=X), None, None, TypeError,
+     "a batch must be a tensor, an array, a tuple, a list, a mapping or a dataclass, but is SimpleNamespace, whose "
+     "'pixels' holds tensors; say which part is explained: forward_arg_extractor='pixels'"),
+    (One(), SimpleNamespace(n=3), None, None, TypeError,
+     "the forward arguments must hold a tensor, but are SimpleNamespace"),
     (One(), X, True, None, TypeError,
      "forward_arg_extractor must be an int, a str, a sequence of them, or a callable, but is True"),
     (One(), X, None, 1.5, TypeError,
@@ -704,6 +730,28 @@ def test_no_batch_size(forward, kind, message):
 def test_errors(model, batch, forward, additional, kind, message):
     with raises(kind, message):
         extract(model, batch, forward, additional)
+
+
+def test_what_is_advised_for_an_object_explains_it():
+    model = nn.Linear(3, 2)
+    found = pnpx.SmoothGrad(model, n_iter=2, forward_arg_extractor="x").attribute(SimpleNamespace(x=X, y=Z), 1)
+    torch.testing.assert_close(found, model.weight[1].detach().expand(2, 3))
+
+
+@pytest.mark.parametrize("layer", [None, "linear"])
+def test_a_tensor_for_a_model_that_takes_keywords_alone(layer):
+    class Scales(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, *, scale=2.0, pixels):
+            return scale * self.linear(pixels)
+
+    model = Scales()
+    found = pnpx.SmoothGrad(model, layer=layer, n_iter=3).attribute(X, 1)
+    expected = 2 * model.linear.weight[1].detach().expand(2, 3) if layer is None else torch.tensor([[0.0, 2.0]] * 2)
+    torch.testing.assert_close(found, expected)
 
 
 def test_signature_of_each_kind_of_forward():

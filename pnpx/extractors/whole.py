@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from pnpx.extractors.ready_made import Keywords
-from pnpx.extractors.signature import Signature
+from pnpx.extractors.signature import LABELS, Signature
 from pnpx.structure import Structure, is_container, items, tensors
 
 Taken = tuple[Structure, tuple[str | None, ...], dict[str, Any]]
@@ -27,7 +27,22 @@ def whole(signature: Signature, batch: Any, taken: set[int | str]) -> Taken:
         return _by_position(signature, batch, taken)
     if is_container(batch):
         return _by_name(signature, batch, taken)
+    if parts := _parts(batch):
+        part = next((name for name in parts if name not in LABELS), parts[0])
+        raise TypeError(
+            "a batch must be a tensor, an array, a tuple, a list, a mapping or a dataclass, but is "
+            f"{type(batch).__name__}, whose {part!r} holds tensors; say which part is explained: "
+            f"forward_arg_extractor={part!r}"
+        )
     return batch, (None,), {}
+
+
+def _parts(batch: Any) -> list[str]:
+    """The attributes that hold tensors or arrays, of an object that is no tensor itself."""
+    if isinstance(batch, (Tensor, np.ndarray, PackedSequence)):
+        return []
+    held = getattr(batch, "__dict__", {})
+    return [name for name, part in held.items() if isinstance(part, np.ndarray) or tensors(part)]
 
 
 def _goes_by_name(signature: Signature, batch: Any, taken: set[int | str]) -> bool:
@@ -41,13 +56,15 @@ def _goes_by_name(signature: Signature, batch: Any, taken: set[int | str]) -> bo
 def _by_position(signature: Signature, batch: Sequence[Any], taken: set[int | str]) -> Taken:
     fields: Sequence[Any] = getattr(batch, "_fields", range(len(batch)))
     left = [n for n in range(len(batch)) if not taken & {n, n - len(batch), fields[n]}]
-    limit = len(signature.positional)
+    limit = len(signature.positional) or min(1, len(signature.names))
     if len(left) > limit and not signature.positional_open_ended:
+        known = "" if signature.positional else "by keyword: "
         raise TypeError(
             f"the batch has {len(left)} parts, but the model's forward takes {limit} "
-            f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
+            f"({known}{', '.join(signature.positional or signature.names)}); say which part is explained: "
+            "forward_arg_extractor=0"
         )
-    names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
+    names = [*signature.positional, *[""] * len(left)][: len(left)]
     kept = {place: name for place, name in zip(left, names, strict=True) if not signature.is_label(name)}
     gaps = len(kept) < len(left)
     _require_clear(signature, len(batch), kept, Keywords({n: p for p, n in kept.items()}) if gaps else tuple(kept))
