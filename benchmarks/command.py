@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,25 +29,45 @@ class Options:
     layers: tuple[str, ...] | None = None
 
 
-def main(make: Callable[[Options], list[Table]], summary: str, arguments: Sequence[str] | None = None) -> None:
-    """Make tables as the command line says, print them, and write them to a file if one is named."""
-    standard = Options(Pace())
+TIMED = ("threads", "seconds", "rounds", "clock")
+"""The options of what is timed in turns in this process."""
+THOROUGH = Pace()
+
+
+def main(
+    make: Callable[[Options], list[Table]],
+    summary: str,
+    uses: Sequence[str],
+    pace: Pace = THOROUGH,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Make tables as the command line says, print them, and write them to a file if one is named.
+
+    ``uses`` are the options that there are beside ``--output``: those that make a difference to these tables. ``pace``
+    has the defaults of those of time.
+    """
+    standard = Options(pace)
+    known: dict[str, dict[str, Any]] = {
+        "threads": {"type": int, "default": 1, "help": "of PyTorch"},
+        "seconds": {"type": float, "default": pace.seconds, "help": "to time each row"},
+        "rounds": {"type": int, "default": pace.rounds, "help": "the fewest turns for each row"},
+        "clock": {"choices": CLOCKS, "default": pace.clock, "help": "what is timed"},
+        "size": {"choices": SIZES, "default": standard.size, "help": "of the models' inputs"},
+        "n_iter": {"type": int, "nargs": "+", "default": standard.n_iter, "help": "noisy samples"},
+        "models": {"nargs": "+", "choices": standard.models, "default": standard.models, "help": "which of them"},
+        "layers": {"nargs": "+", "help": "which of them, such as layer4; by default all"},
+    }
     parser = argparse.ArgumentParser(description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
-    parser.add_argument("--seconds", type=float, default=standard.pace.seconds, help="to time each row")
-    parser.add_argument("--rounds", type=int, default=standard.pace.rounds, help="the fewest turns for each row")
-    parser.add_argument("--clock", choices=CLOCKS, default=standard.pace.clock, help="what is timed")
-    parser.add_argument("--size", choices=SIZES, default=standard.size, help="of the models' inputs")
-    parser.add_argument("--n-iter", type=int, nargs="+", default=standard.n_iter, help="noisy samples")
-    parser.add_argument("--models", nargs="+", choices=standard.models, default=standard.models, help="which of them")
-    parser.add_argument("--layers", nargs="+", help="which of them, such as layer4; by default all")
+    for name in uses:
+        parser.add_argument("--" + name.replace("_", "-"), **known[name])
     parser.add_argument("--output", type=Path, help="a Markdown file to write")
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    pace = Pace(given.seconds, given.rounds, given.clock)
-    layers = None if given.layers is None else tuple(given.layers)
-    tables = make(Options(pace, given.size, tuple(given.n_iter), tuple(given.models), layers=layers))
-    text = f"{facts(given.clock)}\n\n" + "\n".join(table.markdown() for table in tables)
+    given = vars(parser.parse_args(arguments))
+    torch.set_num_threads(given.get("threads", 1))
+    pace = replace(pace, **{name: given[name] for name in ("seconds", "rounds", "clock") if name in given})
+    rest = {name: given[name] for name in ("size", "n_iter", "models", "layers") if given.get(name) is not None}
+    lists = {name: tuple(value) for name, value in rest.items() if name != "size"}
+    tables = make(replace(standard, **{**rest, **lists, "pace": pace}))
+    text = f"{facts(given.get('clock'))}\n\n" + "\n".join(table.markdown() for table in tables)
     print(f"\n{text}")
-    if given.output:
-        given.output.write_text(text, encoding="utf-8")
+    if given["output"]:
+        given["output"].write_text(text, encoding="utf-8")

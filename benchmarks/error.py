@@ -139,4 +139,4 @@ def _errors(net: Net, layer: str | None) -> dict[tuple[SamplerName, int], Tensor
 
 
 if __name__ == "__main__":
-    main(error, __doc__)
+    main(error, __doc__, ("threads",))

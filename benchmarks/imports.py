@@ -42,4 +42,4 @@ def _seconds(statement: str, clock: str) -> float:
 
 
 if __name__ == "__main__":
-    main(imports, __doc__)
+    main(imports, __doc__, ("seconds", "rounds", "clock"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pnpx
-from benchmarks.command import Options, main
+from benchmarks.command import TIMED, Options, main
 from benchmarks.floor import bare_loop, chunks, even, frozen
 from benchmarks.subjects import Cut, Subject, subjects
 from benchmarks.table import Table
@@ -131,4 +131,4 @@ def _check(subject: Subject, cut: Cut) -> None:
 
 
 if __name__ == "__main__":
-    main(layers, __doc__)
+    main(layers, __doc__, (*TIMED, "size", "n_iter", "models", "layers"))

@@ -103,4 +103,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(measure(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
-        main(memory, __doc__)
+        main(memory, __doc__, ("threads",))

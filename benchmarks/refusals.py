@@ -63,4 +63,4 @@ def _ending(run: Callable[[], object]) -> str:
 
 
 if __name__ == "__main__":
-    main(refusals, __doc__)
+    main(refusals, __doc__, ("threads",))

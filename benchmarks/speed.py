@@ -7,7 +7,7 @@ from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
 import pnpx
-from benchmarks.command import Options, main
+from benchmarks.command import TIMED, Options, main
 from benchmarks.floor import bare_loop, chunks, even, frozen
 from benchmarks.subjects import Subject, subjects
 from benchmarks.table import Table
@@ -84,4 +84,4 @@ def noise_tunnel(subject: Subject, kind: str, n_iter: int) -> Callable[[], objec
 
 
 if __name__ == "__main__":
-    main(speed, __doc__)
+    main(speed, __doc__, (*TIMED, "size", "n_iter", "models"))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import pnpx
-from benchmarks.command import Options, main
+from benchmarks.command import TIMED, Options, main
 from benchmarks.floor import frozen
 from benchmarks.memory import peak
 from benchmarks.table import Table
@@ -180,4 +180,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(measure(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
-        main(text, __doc__)
+        main(text, __doc__, TIMED)

@@ -5,7 +5,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pnpx.atomic import write_whole
 from pnpx.fingerprint import digest
 from pnpx.plan import Plan
+from pnpx.rescue import explained
 from pnpx.store import CONFIG, Record, Store
 from pnpx.subjects import Subject, one_line
 from pnpx.tasks import Output, Task
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pnpx.report import Failure, Panel, Sample, Section
 
 DOTS_PER_INCH = 110
+NAMED = 20
+"""Up to so many samples that could not be explained are named one by one; the page names them all."""
 REPORT, FAILURES = "report.html", "failures.txt"
 
 
@@ -70,27 +73,30 @@ class _Work:
     found: int = 0
     panels: dict[tuple[Subject, int], list["Panel"]] = field(default_factory=dict)
     outputs: dict[tuple[Subject, int], Output] = field(default_factory=dict)
+    missing: dict[tuple[Subject, int], list["Failure"]] = field(default_factory=dict)
     failures: list["Failure"] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
 
     def explain(self, task: Task) -> None:
         """Find or make, save and draw the explanations of a task."""
-        indices, errors, n_explained = task.subject.indices, list[Exception](), 0
+        indices, missing, undrawn = task.subject.indices, dict[int, Exception](), list[Exception]()
         for start in range(0, len(indices), self.plan.settings.batch_size):
             some = indices[start : start + self.plan.settings.batch_size]
-            explained = self._find_or_make(task, some, errors)
-            n_explained += len(explained)
-            self.advance(len(some) - len(explained))
-            for index, explanation in explained.items():
+            explanations = self._find_or_make(task, some, missing)
+            self.advance(len(some) - len(explanations))
+            for index, explanation in explanations.items():
                 self._note_sample(task, index, explanation)
                 picture = self.store.picture(task.name(index))
-                if self._draw(explanation.plot, picture, errors):
+                if self._draw(explanation.plot, picture, undrawn):
                     self.panels.setdefault((task.subject, index), []).append(task.panel(explanation, picture))
                 self.advance(1)
-        if errors:
-            n_missing = len(indices) - n_explained
-            what = f"{n_missing} of {len(indices)} samples" if n_missing else "pictures"
-            self._note_failure(task, what, errors[0])
+        for message in dict.fromkeys(map(one_line, missing.values())):
+            alike = [index for index in indices if index in missing and one_line(missing[index]) == message]
+            failure = self._note_failure(task, _which(alike, len(indices)), missing[alike[0]])
+            for index in alike:
+                self.missing.setdefault((task.subject, index), []).append(replace(failure, message=message))
+        if undrawn:
+            self._note_failure(task, "pictures", undrawn[0])
 
     def report(self, created: datetime) -> Path:
         """Write the page, the configuration as run, and the tracebacks of what failed."""
@@ -114,27 +120,24 @@ class _Work:
         return folder / REPORT
 
     def _find_or_make(
-        self, task: Task, indices: Sequence[int], errors: list[Exception]
+        self, task: Task, indices: Sequence[int], missing: dict[int, Exception]
     ) -> dict[int, Record]:
-        """The explanations of some samples by index, without those that cannot be made."""
+        """The explanations of some samples by index; those that cannot be made are noted in ``missing``."""
         prints = {index: task.fingerprint(index, versions()["pnpx"]) for index in indices}
-        explained: dict[int, Record] = {}
+        explanations: dict[int, Record] = {}
         for index in () if self.force else indices:
             explanation = self.store.find(task.name(index), prints[index], task.record)
             if explanation is not None:
-                explained[index] = explanation
-        self.found += len(explained)
-        missing = [index for index in indices if index not in explained]
-        try:
-            batch = task.explain(missing) if missing else []
-        except Exception as error:  # whatever it is, the other explainers go on, and the report says it
-            errors.append(error)
-            return explained
-        for index, explanation in zip(missing, batch, strict=True):
-            self.store.save(task.name(index), explanation, prints[index])
-            explained[index] = explanation
-            self.made += 1
-        return explained
+                explanations[index] = explanation
+        self.found += len(explanations)
+        if wanted := [index for index in indices if index not in explanations]:
+            made, failed = explained(task, wanted)
+            missing |= failed
+            for index, explanation in made.items():
+                self.store.save(task.name(index), explanation, prints[index])
+                self.made += 1
+            explanations |= made
+        return explanations
 
     def _draw(
         self,
@@ -182,12 +185,13 @@ class _Work:
         fingerprint = digest("sample", versions()["pnpx"], *subject.data.identity(index))
         return self.store.picture(f"{subject.folder}/samples/{index:04d}"), fingerprint
 
-    def _note_failure(self, task: Task, what: str, error: Exception) -> None:
+    def _note_failure(self, task: Task, what: str, error: Exception) -> "Failure":
         from pnpx.report import Failure
 
         failure = Failure(task.subject.name, task.title, task.layer, f"{what}: {one_line(error)}")
         self.failures.append(failure)
         self.tracebacks.append(f"{task}, {what}\n" + "".join(traceback.format_exception(error)))
+        return failure
 
     def _section(self, subject: Subject) -> "Section":
         from pnpx.report import Section
@@ -205,7 +209,7 @@ class _Work:
         from pnpx.report import Sample
         from pnpx.report.png import holds_picture
 
-        output = self.outputs.get((subject, index), Output("unknown"))
+        output = self.outputs.get((subject, index), Output())
         picture, fingerprint = self._sample_picture(subject, index)
         return Sample(
             index=index,
@@ -215,6 +219,7 @@ class _Work:
             probability=output.probability,
             panels=self.panels.get((subject, index), []),
             how=output.how,
+            missing=self.missing.get((subject, index), []),
             texts=subject.data.inputs[index].texts if isinstance(subject.data, TextSamples) else (),
         )
 
@@ -231,6 +236,13 @@ def versions() -> Mapping[str, str]:
         "Python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
     }
+
+
+def _which(indices: Sequence[int], n_samples: int) -> str:
+    """In words, which of so many samples these are."""
+    named = ", ".join(map(str, indices[:NAMED])) + (f" and {len(indices) - NAMED} more" if len(indices) > NAMED else "")
+    numbers = "" if len(indices) == n_samples else f", number{'' if len(indices) == 1 else 's'} {named}"
+    return f"{len(indices)} of {n_samples} samples{numbers}"
 
 
 def _png(figure: "Figure", fingerprint: str | None) -> bytes:

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """What a model gave for a sample, in words: ``what``, such as a class, was "predicted", or else ``how``."""
+    """What a model gave for a sample, in words: ``what``, such as a class, was "predicted", or else ``how``.
 
-    what: str
+    Where no explanation tells it, there is none.
+    """
+
+    what: str | None = None
     probability: float | None = None
     how: str = "predicted"
 

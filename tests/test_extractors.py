@@ -3,12 +3,14 @@
 import functools
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import BatchEncoding
 
 import pnpx
@@ -17,6 +19,8 @@ from tests.errors import raises
 
 X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
 Pair = namedtuple("Pair", "image target")
+Named = namedtuple("Named", "ids labels")
+Triple = namedtuple("Triple", "image target meta")
 
 
 @dataclass
@@ -35,9 +39,19 @@ class Two(nn.Module):
         return image
 
 
+class Pairs(nn.Module):
+    def forward(self, left, right, scale=1.0):
+        return left
+
+
 class KeywordOnly(nn.Module):
     def forward(self, *, pixel_values, scale=1.0, labels=None):
         return pixel_values
+
+
+class Optional(nn.Module):
+    def forward(self, *, labels=None, pixels=None, scale=1.0):
+        return pixels
 
 
 class Anything(nn.Module):
@@ -47,6 +61,11 @@ class Anything(nn.Module):
 
 class AnyKeyword(nn.Module):
     def forward(self, x, **kwargs):
+        return x
+
+
+class Trained(nn.Module):
+    def forward(self, x, labels=None, weight=None):
         return x
 
 
@@ -134,7 +153,7 @@ CALLS = {
     # the model, the batch, the two extractors; then args, kwargs, and what is explained
     "tensor": (One(), X, None, None, (X,), {}, X),
     "tuple of one": (One(), (X,), None, None, (X,), {}, (X,)),
-    "list of two": (Two(), [X, Y], None, None, (X, Y), {}, (X, Y)),
+    "list of two": (Pairs(), [X, Y], None, None, (X, Y), {}, (X, Y)),
     "position": (One(), (X, Z), 0, None, (X,), {}, X),
     "last position": (One(), (Z, X), -1, None, (X,), {}, X),
     "positions": (Two(), (X, Z, Y), [0, 2], None, (X, Y), {}, (X, Y)),
@@ -149,12 +168,18 @@ CALLS = {
     "keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z}, "pixel_values", None, (), {"pixel_values": X}, X),
     "whole, keyword-only": (KeywordOnly(), {"pixel_values": X, "labels": Z, "id": 3}, None, None, (),
                             {"pixel_values": X}, {"pixel_values": X}),
+    "tensor, keyword-only": (KeywordOnly(), X, None, None, (), {"pixel_values": X}, X),
+    "tuple of one, keyword-only": (KeywordOnly(), (X,), None, None, (), {"pixel_values": X}, (X,)),
+    "position, keyword-only": (KeywordOnly(), (X, Z), 0, None, (), {"pixel_values": X}, X),
+    "key that is none, keyword-only": (KeywordOnly(), {"x": X, "scale": 2.0}, "x", "scale", (),
+                                       {"pixel_values": X, "scale": 2.0}, X),
+    "the first, keyword-only": (Optional(), X, None, None, (), {"pixels": X}, X),
     "open-ended": (Anything(), {"a": X}, "a", None, (), {"a": X}, X),
     "whole, open-ended": (Anything(), {"a": X, "labels": Z, "name": "n"}, None, None, (), {"a": X}, {"a": X}),
     "wrapped forward": (Wrapped(), {"image": X, "label": Z}, "image", None, (), {"image": X}, X),
     "whole, wrapped": (Wrapped(), {"image": X, "label": Z}, None, None, (), {"image": X}, {"image": X}),
     "positional only": (Positional(), {"image": X, "meta": Y}, "image", "meta", (X, Y), {}, X),
-    "more than forward names": (Positional(), (X, Y, Z), None, None, (X, Y, Z), {}, (X, Y, Z)),
+    "more than forward names": (Positional(), (X, Y, Z), (0, 1, 2), None, (X, Y, Z), {}, (X, Y, Z)),
     "whole mapping": (Bert(), {"inputs_embeds": X, "attention_mask": Z, "labels": Z, "idx": Z}, None, None, (),
                       {"inputs_embeds": X, "attention_mask": Z}, {"inputs_embeds": X}),
     "ids alone": (Bert(), BatchEncoding({"input_ids": Z, "attention_mask": Z}), None, "attention_mask", (),
@@ -165,6 +190,11 @@ CALLS = {
     "dataclass by name": (One(), Batch(X, Z), "image", None, (X,), {}, X),
     "namedtuple": (One(), Pair(X, Z), "image", None, (X,), {}, X),
     "namedtuple by position": (Two(), Pair(X, Z), 0, 1, (X, Z), {}, X),
+    "whole namedtuple": (Two(), Pair(X, Z), None, None, (), {"image": X}, {"image": X}),
+    "namedtuple with other names": (Pairs(), Pair(X, Y), None, None, (X, Y), {}, (X, Y)),
+    "the rest of a namedtuple": (Two(), Triple(X, Z, Y), None, "meta", (), {"image": X, "meta": Y}, {"image": X}),
+    "the rest of a namedtuple by position": (Two(), Pair(X, Y), None, 1, (X, Y), {}, (X,)),
+    "the rest of a namedtuple with other names": (Pairs(), Triple(X, Z, Y), None, "target", (X, Y, Z), {}, (X, Y)),
     "callable": (One(), {"deep": [X, Y]}, lambda batch: batch["deep"][0], None, (X,), {}, X),
     "callable for several": (Two(), (X, Y), lambda batch: batch, None, (X, Y), {}, (X, Y)),
     "callable by keyword": (Two(), (X, Y), lambda batch: {"image": batch[0]}, lambda batch: {"meta": batch[1]}, (),
@@ -235,6 +265,26 @@ def test_labels_in_second_place_do_not_reach_a_model_that_can_do_without():
     (found,) = pnpx.Gradient(model).attribute((X, Z), 1)
     torch.testing.assert_close(found, model.weight[1].detach().expand(2, 3))
     assert seen and all(labels is None for labels in seen)
+
+
+@pytest.mark.parametrize("batches", [
+    lambda x, y: Named(x, y), lambda x, y: (x, y), lambda x, y: DataLoader(TensorDataset(x, y), batch_size=2),
+], ids=["named tuple", "tuple", "loader"])
+def test_labels_do_not_reach_an_argument_that_a_model_can_do_without(batches):
+    seen = []
+
+    class Weighs(nn.Linear):
+        def forward(self, ids, weight=None):
+            seen.append(weight)
+            return super().forward(ids)
+
+    found = pnpx.Gradient(Weighs(3, 2)).explain
+    if not isinstance(batches(X, Z), Named):
+        with pytest.raises(TypeError, match="whether its part 1, counted from 0, is the argument 'weight' or a label"):
+            list(found(batches(X, Z), 1))
+    else:
+        assert found(batches(X, Z), 1).attributions["ids"].shape == X.shape
+    assert all(weight is None for weight in seen)
 
 
 def test_what_the_model_does_not_run_without_is_no_label():
@@ -586,7 +636,7 @@ def test_inputs_made_in_inference_mode_can_take_part():
 
 
 @pytest.mark.parametrize("batch, forward, size", [
-    (X, None, 2), ((X, Y), None, 2), ({"image": torch.ones(5, 1), "meta": torch.ones(5, 2)}, None, 5), ((X, Z), 0, 2),
+    (X, None, 2), ((X,), None, 2), ({"image": torch.ones(5, 1), "meta": torch.ones(5, 2)}, None, 5), ((X, Z), 0, 2),
 ])
 def test_batch_size(batch, forward, size):
     model = Two() if forward is None else One()
@@ -613,9 +663,41 @@ def test_no_batch_size(forward, kind, message):
     (One(), (X, Z), None, None, TypeError,
      "the batch has 2 parts, but the model's forward takes 1 (x); say which part is explained: "
      "forward_arg_extractor=0"),
+    (Two(), (X, Z), None, None, TypeError,
+     "the batch has 2 parts, and Two.forward requires 1 argument ('image'); whether its part 1, counted from 0, is the "
+     "argument 'meta' or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),
+    (Pairs(), [X, Y, Z], None, None, TypeError,
+     "the batch has 3 parts, and Pairs.forward requires 2 arguments ('left', 'right'); whether its part 2, counted "
+     "from 0, is the argument 'scale' or a label must be said: forward_arg_extractor=(0, 1), or "
+     "forward_arg_extractor=(0, 1, 2)"),
+    (HuggingFace(), Named(X, Z), None, None, TypeError,
+     "the batch has 2 parts, and HuggingFace.forward requires no arguments; whether its part 1, counted from 0, is "
+     "the argument 'attention_mask' or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),
+    (Positional(), (X, Z, Y), None, 2, TypeError,
+     "the batch has 3 parts, and Positional.forward requires 1 argument ('image'); whether its part 1, counted from 0, "
+     "is one more argument or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),
+    (Trained(), (X, Z, Y), None, None, TypeError,
+     "the batch has 3 parts, and Trained.forward requires 1 argument ('x'); whether its part 2, counted from 0, is the "
+     "argument 'weight' or a label must be said: forward_arg_extractor=0, or "
+     "forward_arg_extractor=Keywords({'x': 0, 'weight': 2})"),
+    (Two(), (X,), None, 7, LookupError, "the batch has 1 parts, counted from 0: there is no part 7"),
     (Two(), {"x": X, "labels": Z}, None, None, TypeError,
      "none of the batch's parts ('x', 'labels') is a forward argument of the model (image, meta); say which part is "
      "explained: forward_arg_extractor"),
+    (KeywordOnly(), (X, Z), None, None, TypeError,
+     "the batch has 2 parts, but the model's forward takes 1 (by keyword: pixel_values, scale, labels); say which part "
+     "is explained: forward_arg_extractor=0"),
+    (KeywordOnly(), (X, Y), 0, 1, TypeError,
+     "KeywordOnly.forward takes its arguments by keyword alone (pixel_values, scale, labels), but got 2 without; give "
+     "them by extractors that return a mapping: forward_arg_extractor=lambda batch: {argument: part}"),
+    (Anything(), X, None, None, TypeError,
+     "Anything.forward takes its arguments by keyword alone (**), but got 1 without; give them by extractors that "
+     "return a mapping: forward_arg_extractor=lambda batch: {argument: part}"),
+    (One(), SimpleNamespace(n=3, y=Z, pixels=X), None, None, TypeError,
+     "a batch must be a tensor, an array, a tuple, a list, a mapping or a dataclass, but is SimpleNamespace, whose "
+     "'pixels' holds tensors; say which part is explained: forward_arg_extractor='pixels'"),
+    (One(), SimpleNamespace(n=3), None, None, TypeError,
+     "the forward arguments must hold a tensor, but are SimpleNamespace"),
     (One(), X, True, None, TypeError,
      "forward_arg_extractor must be an int, a str, a sequence of them, or a callable, but is True"),
     (One(), X, None, 1.5, TypeError,
@@ -653,6 +735,28 @@ def test_no_batch_size(forward, kind, message):
 def test_errors(model, batch, forward, additional, kind, message):
     with raises(kind, message):
         extract(model, batch, forward, additional)
+
+
+def test_what_is_advised_for_an_object_explains_it():
+    model = nn.Linear(3, 2)
+    found = pnpx.SmoothGrad(model, n_iter=2, forward_arg_extractor="x").attribute(SimpleNamespace(x=X, y=Z), 1)
+    torch.testing.assert_close(found, model.weight[1].detach().expand(2, 3))
+
+
+@pytest.mark.parametrize("layer", [None, "linear"])
+def test_a_tensor_for_a_model_that_takes_keywords_alone(layer):
+    class Scales(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, *, scale=2.0, pixels):
+            return scale * self.linear(pixels)
+
+    model = Scales()
+    found = pnpx.SmoothGrad(model, layer=layer, n_iter=3).attribute(X, 1)
+    expected = 2 * model.linear.weight[1].detach().expand(2, 3) if layer is None else torch.tensor([[0.0, 2.0]] * 2)
+    torch.testing.assert_close(found, expected)
 
 
 def test_signature_of_each_kind_of_forward():

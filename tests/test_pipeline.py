@@ -264,18 +264,82 @@ def test_a_failing_explainer_is_reported_and_the_others_go_on(space, monkeypatch
     assert not (space.folder / "failures.txt").exists()
 
 
-def test_one_failing_sample_does_not_take_the_others_along(space, monkeypatch):
-    explain, bad = pnpx.Gradient.explain, zoo.data("breast_cancer").inputs[3]
+BAD = "RuntimeError: a <bad> sample"
 
-    def fail_at_sample(self, inputs, targets=None):
-        if (inputs == bad).all(1).any():
-            raise ValueError("a bad sample")
-        return explain(self, inputs, targets)
 
-    monkeypatch.setattr(pnpx.Gradient, "explain", fail_at_sample)
-    outcome = space.run("batch_size=1")
-    assert outcome.made == 5
-    assert [failure.message for failure in outcome.failures] == ["1 of 2 samples: ValueError: a bad sample"]
+@pytest.fixture
+def calls(monkeypatch):
+    """Makes Gradient fail for batches with samples of these indices, or where ``error`` says; notes their sizes."""
+    explain, inputs, sizes = pnpx.Gradient.explain, zoo.data("breast_cancer").inputs, []
+
+    def fail_for(*indices, error=lambda inputs: RuntimeError("a <bad> sample")):
+        def explained(self, batch, targets=None):
+            sizes.append(len(batch))
+            if any((batch == inputs[index]).all(1).any() for index in indices):
+                raise error(batch)
+            return explain(self, batch, targets)
+
+        monkeypatch.setattr(pnpx.Gradient, "explain", explained)
+        return sizes
+
+    return fail_for
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(8, [6, 1, 1, 1, 1, 1, 1]), (2, [2, 2, 1, 1, 2, 1, 1]), (1, [1] * 6)])
+def test_one_failing_sample_does_not_take_the_others_along(space, calls, batch_size, sizes):
+    found = calls(7, 9)
+    explainers = "explainers=[Gradient,{name: SmoothGrad, n_iter: 2}]"
+    outcome = space.run(explainers, "data.indices=[3,1,5,7,9,2]", f"batch_size={batch_size}")
+    assert (found, outcome.made) == (sizes, 10)
+    assert [failure.message for failure in outcome.failures] == [f"2 of 6 samples, numbers 7, 9: {BAD}"]
+    stored = [f"breast_cancer_mlp/Gradient/inputs/{index:04d}.safetensors" for index in (1, 2, 3, 5)]
+    assert [name for name in sorted(space.stamps()) if "/Gradient/" in name] == stored
+    page = outcome.report.read_text()
+    words = "<strong>Gradient</strong> at input failed: <code>RuntimeError: a &lt;bad&gt; sample</code>"
+    assert page.count(words) == 2
+    assert [page.index(part) for part in ('">Sample 7<', words, '">Sample 9<', '">Sample 2<')] == sorted(
+        page.index(part) for part in ('">Sample 7<', words, '">Sample 9<', '">Sample 2<'))
+    text = (space.folder / "failures.txt").read_text()
+    assert text.startswith("Gradient at the inputs of breast_cancer_mlp, 2 of 6 samples, numbers 7, 9\nTraceback")
+
+
+def test_samples_that_fail_each_in_its_way_are_told_apart(space, calls):
+    calls(3, 5, error=lambda batch: ValueError(f"a sum of {batch.sum():.0f}"))
+    outcome = space.run("explainers=[Gradient]", "data.indices=[3,1,5]")
+    sums = {index: zoo.data("breast_cancer").inputs[index].sum() for index in (3, 5)}
+    assert outcome.made == 1 and [failure.message for failure in outcome.failures] == [
+        f"1 of 3 samples, number {index}: ValueError: a sum of {total:.0f}" for index, total in sums.items()]
+
+
+def test_what_fails_for_every_sample_costs_little_more_than_one_try(space, calls):
+    sizes = calls(*range(20))
+    outcome = space.run("explainers=[Gradient]", f"data.indices={[*range(20)]}", "batch_size=20")
+    assert sizes == [20, 1, 1, 1]
+    assert [failure.message for failure in outcome.failures] == [f"20 of 20 samples: {BAD}"]
+    page = outcome.report.read_text()
+    assert page.count("<strong>Gradient</strong> at input failed") == 20
+    assert "mistake" not in page.partition("</style>\n</head>")[2] and "✓ right" not in page
+
+
+@pytest.mark.parametrize("bad", [(3, 1), (3, 2), (2, 1, 5), (3, 1, 2), (3, 1, 5, 7, 9)], ids=str)
+def test_bad_samples_at_the_ends_take_no_others_along(space, calls, bad):
+    calls(*bad)
+    assert space.run("explainers=[Gradient]", "data.indices=[3,1,5,7,9,2]").made == 6 - len(bad)
+
+
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("no room"), MemoryError("no room")], ids=str)
+def test_what_does_not_fit_into_memory_is_not_tried_again(space, calls, error):
+    sizes = calls(3, error=lambda batch: error)
+    outcome = space.run("explainers=[Gradient]", "data.indices=[1,3,5]")
+    assert (sizes, outcome.made) == ([3], 0)
+    assert outcome.failures[0].message == f"3 of 3 samples: {type(error).__name__}: no room"
+
+
+def test_an_interrupt_is_no_failing_sample(space, calls):
+    sizes = calls(3, error=lambda batch: KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        space.run("explainers=[Gradient]")
+    assert sizes == [2]
 
 
 def test_a_picture_that_cannot_be_drawn_is_reported(space, monkeypatch):

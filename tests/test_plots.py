@@ -168,6 +168,43 @@ def test_a_series_is_lines_above_the_attributions():
     assert (heat.get_xlabel(), heat.get_ylabel()) == ("time step", "feature")
 
 
+CHANNELS_FIRST = {"given": ({}, {"channel_axis": 1}), "negative": ({}, {"channel_axis": -2}),
+                  "of the explainer": ({"explainer": {"name": "X", "layer": None, "channel_axis": 1}}, {})}
+
+
+@pytest.mark.parametrize("changes, options", CHANNELS_FIRST.values(), ids=CHANNELS_FIRST)
+def test_a_series_whose_channels_come_first(changes, options):
+    record = explanation(random(2, 2, 10), torch.rand(2, 2, 10), feature_names=["left", "right"], **changes)
+    lines, heat = panels(plot(record, 1, **options))
+    np.testing.assert_allclose([line.get_ydata() for line in lines.lines], record.inputs[1], rtol=1e-6)
+    np.testing.assert_allclose(shown(heat), record.attributions[1], rtol=1e-6)
+    assert [label.get_text() for label in heat.get_yticklabels()] == ["left", "right"]
+    assert (heat.get_xlabel(), heat.get_ylabel()) == ("time step", "channel")
+    (axes,) = panels(plot_input(record, 1, **options))
+    np.testing.assert_allclose([line.get_ydata() for line in axes.lines], record.inputs[1], rtol=1e-6)
+    pooled = replace(record, attributions=record.attributions.mean(1))
+    (axes,) = panels(plot(pooled, 1, **options))
+    assert len(axes.lines) == 2
+    np.testing.assert_allclose(shown(axes), pooled.attributions[1:], rtol=1e-6)
+
+
+def test_the_channels_of_a_layer_are_not_those_of_the_inputs():
+    record = explanation(random(2, 4, 8), torch.rand(2, 4, 8), torch.rand(2, 10, 2),
+                         explainer={"name": "X", "layer": "conv", "channel_axis": 1})
+    (heat,) = panels(plot(record, 0))
+    np.testing.assert_allclose(shown(heat), record.attributions[0], rtol=1e-6)
+    assert (heat.get_xlabel(), heat.get_ylabel()) == ("position", "channel")
+    assert len(panels(plot_input(record, 0))[0].lines) == 2
+
+
+def test_an_image_whose_channels_come_last():
+    first = images(3, 8)
+    moved = {name: getattr(first, name).movedim(1, -1) for name in ("attributions", "explained", "inputs")}
+    last = replace(first, **moved)
+    for one, other in zip(panels(plot(first)), panels(plot(last, channel_axis=3)), strict=True):
+        np.testing.assert_allclose(shown(one), shown(other), rtol=1e-6)
+
+
 def test_a_series_of_one_feature_has_its_attributions_behind_its_line():
     record = explanation(random(2, 9, 1), random(2, 9, 1))
     (axes,) = panels(plot(record, 1))
@@ -375,6 +412,8 @@ def test_threads_draw_the_same():
     ({"percentile": 0}, ValueError, "0 < percentile <= 100 must hold, but got 0"),
     ({"percentile": 101}, ValueError, "0 < percentile <= 100 must hold, but got 101"),
     ({"top": 0}, ValueError, "top must be at least 1, but got 0"),
+    ({"channel_axis": 4}, ValueError, "channel_axis must be one of the axes 1 to 3 of what is explained, but got 4"),
+    ({"channel_axis": 0}, ValueError, "channel_axis must be one of the axes 1 to 3 of what is explained, but got 0"),
 ])
 def test_says_what_is_wrong(options, kind, message):
     with pytest.raises(kind) as error:

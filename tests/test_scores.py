@@ -21,6 +21,7 @@ OUT = torch.randn(BATCH, CLASSES, dtype=torch.float64, generator=torch.Generator
 TWICE = torch.cat([OUT, 2 * OUT])
 MAPS = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 Named = namedtuple("Named", "hidden logits")
+Scores = namedtuple("Scores", "coarse fine")
 
 
 @dataclass
@@ -274,14 +275,23 @@ def test_the_output_is_found(output):
     assert torch.equal(scored(1, output)[0][0], OUT[:, 1])
 
 
-@pytest.mark.parametrize("output, what", [
-    ({"a": OUT, "b": OUT}, "the parts 'a', 'b'"), ("text", "a str"), (None, "a NoneType"), ((), "a tuple"),
-    ({"ids": torch.ones(3, dtype=torch.int64)}, "the parts 'ids'"),
+@pytest.mark.parametrize("output, what, where", [
+    ({"a": OUT, "b": OUT}, "the parts 'a', 'b'", "'a'"), ("text", "a str", "lambda output: ..."),
+    (None, "a NoneType", "lambda output: ..."), ((), "a tuple", "lambda output: ..."),
+    ({"ids": torch.ones(3, dtype=torch.int64)}, "the parts 'ids'", "lambda output: ..."),
+    ({"ids": torch.ones(3, dtype=torch.int64), 7: OUT, "b": OUT}, "the parts 'ids', '7', 'b'", "7"),
+    (Scores(OUT, OUT), "the parts 'coarse', 'fine'", "'coarse'"),
+    (SimpleNamespace(n=1, fine=OUT), "a SimpleNamespace", "'fine'"),
+    (({"a": OUT, "b": OUT}, None), "the parts 'a', 'b'", "lambda output: output[0]['a']"),
+    ([Scores(OUT, OUT)], "the parts 'coarse', 'fine'", "lambda output: output[0].coarse"),
 ])
-def test_the_output_is_not_clear(output, what):
+def test_the_output_is_not_clear(output, what, where):
+    """What the error advises does find a tensor."""
     with raises(TypeError, f"the model returned {what}, in which the scores are not clear; say where: "
-                           "output_extractor='logits'"):
+                           f"output_extractor={where}"):
         find_output(output)
+    if "..." not in where:
+        assert scored(1, output, output_extractor=eval(where))[0].shape == (1, BATCH)
 
 
 @pytest.mark.parametrize("extractor", ["b", 1, lambda output: output["b"] if isinstance(output, dict) else output[1]])

@@ -3,7 +3,7 @@
 import inspect
 import time
 import warnings
-from abc import ABC, ABCMeta, abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from pnpx.attributors import Attributor, Bound, attributor_for, left_as_found, unwrapped
 from pnpx.attributors.places import Layer
 from pnpx.explainers.cutting import in_pieces
+from pnpx.explainers.named import Named
 from pnpx.explainers.pieces import Piece, pool_channels
 from pnpx.explainers.record import record
 from pnpx.explainers.room import DEFAULT_ROWS
@@ -22,7 +23,6 @@ from pnpx.extractors import Call, Extractor, extract
 from pnpx.parameters import as_plain, plain_numbers, require_count
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
 from pnpx.structure import Structure
-from pnpx.suggest import nearest
 
 if TYPE_CHECKING:
     from pnpx.explanation import Explanation
@@ -30,19 +30,8 @@ if TYPE_CHECKING:
 Reducer = Literal["mean", "sum", "max", "min"]
 
 
-class _Named(ABCMeta):
-    """Lets a misspelt parameter of an explainer be answered with the nearest name."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        known = list(inspect.signature(cls.__init__).parameters)[1:]  # type: ignore[misc]
-        for name in kwargs:
-            if name not in known:
-                raise TypeError(f"{cls.__name__} has no parameter {name!r}; {nearest(name, known)}")
-        return super().__call__(*args, **kwargs)
-
-
 @dataclass(frozen=True)
-class Explainer(ABC, metaclass=_Named):
+class Explainer(ABC, metaclass=Named):
     """Explains a model's scores by a number for each element of its inputs, or of what happens inside it.
 
     Constructing an explainer only stores its parameters: nothing is read from the model, and nothing run on it, before

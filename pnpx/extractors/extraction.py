@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -15,8 +14,9 @@ from pnpx.extractors.keys import Unknown, placed_keys
 from pnpx.extractors.placing import placed
 from pnpx.extractors.ready_made import Extractor, Shared, named_by, part_of
 from pnpx.extractors.signature import Signature
+from pnpx.extractors.whole import whole
 from pnpx.masked import require_unmasked
-from pnpx.structure import Structure, is_container, items, tensors
+from pnpx.structure import Structure
 
 FORWARD, ADDITIONAL = "forward_arg_extractor", "additional_forward_arg_extractor"
 
@@ -30,9 +30,9 @@ def extract(
 ) -> Call:
     """The call of ``model`` for ``batch``.
 
-    Without extractors a tensor is one argument, a tuple or list several, a mapping or dataclass goes by keyword:
-    those of its parts that the model's ``forward`` names, without labels (see `Signature.is_label`). Of these,
-    masks and positions only go along.
+    Without extractors a tensor is one argument, a tuple or list as many as the model's ``forward`` requires. A mapping,
+    dataclass or named tuple goes by keyword: those of its parts that ``forward`` names, without labels (see
+    `Signature.is_label`). Of these, masks and positions only go along.
 
     Args:
         model: what is called; only its signature is read.
@@ -43,12 +43,12 @@ def extract(
 
     Raises:
         LookupError: an extractor names a part that the batch does not have.
-        TypeError: nothing is left to call the model with, or more than it takes.
+        TypeError: nothing is left to call the model with, or more than it takes, or what may as well be labels.
         ValueError: a forward argument is to be explained and to go along as well, or the mask is none of the batch.
     """
     signature = Signature(model)
     if forward is None:
-        value, names, rest = _whole(signature, batch, named_by(additional))
+        value, names, rest = whole(signature, batch, named_by(additional))
     else:
         value, names, shared = _take(signature, batch, forward, FORWARD)
         rest = {}
@@ -178,52 +178,3 @@ def _take(
         keywords += names if by_keyword else names[:1] or (None,)
         marks += shared if by_keyword else [any(shared)]
     return tuple(values), tuple(keywords), tuple(marks)
-
-
-def _whole(
-    signature: Signature, batch: Any, taken: set[int | str]
-) -> tuple[Structure, tuple[str | None, ...], dict[str, Any]]:
-    """All of ``batch`` but ``taken``: what is explained, the keywords for it, and what goes along by keyword."""
-    if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence):
-        left = tuple(part for index, part in enumerate(batch) if index not in taken and index - len(batch) not in taken)
-        limit = len(signature.positional)
-        if len(left) > limit and not signature.positional_open_ended:
-            raise TypeError(
-                f"the batch has {len(left)} parts, but the model's forward takes {limit} "
-                f"({', '.join(signature.positional)}); say which part is explained: forward_arg_extractor=0"
-            )
-        names = [*signature.positional[: len(left)], *[""] * (len(left) - limit)]
-        kept = [(name, part) for name, part in zip(names, left, strict=True) if not signature.is_label(name)]
-        if len(kept) == len(left):
-            return left, (None,) * len(left), {}
-        return tuple(part for _, part in kept), tuple(name for name, _ in kept), {}
-    if not is_container(batch):
-        return batch, (None,), {}
-    parts = {str(key): part for key, part in items(batch) if key not in taken and not signature.is_label(key)}
-    parts = {
-        key: part
-        for key, part in parts.items()
-        if key in signature.names or (signature.open_ended and isinstance(part, (Tensor, np.ndarray)))
-    }
-    if not parts:
-        keys = ", ".join(repr(str(key)) for key, _ in items(batch))
-        raise TypeError(
-            f"none of the batch's parts ({keys}) is a forward argument of the model ({', '.join(signature.names)}); "
-            "say which part is explained: forward_arg_extractor"
-        )
-    # A mask says what is there, positions where; neither is what a baseline may replace or a gradient explain.
-    features = {key: part for key, part in parts.items() if not _goes_along(key)} or parts
-    floats = {key: part for key, part in features.items() if _is_float(part)}
-    arrays = {key: part for key, part in features.items() if isinstance(part, (Tensor, np.ndarray))}
-    explained = floats or arrays or parts
-    return explained, tuple(explained), {key: part for key, part in parts.items() if key not in explained}
-
-
-def _goes_along(key: str) -> bool:
-    return "mask" in key or key in ("token_type_ids", "position_ids")
-
-
-def _is_float(part: Any) -> bool:
-    if isinstance(part, np.ndarray):
-        return np.issubdtype(part.dtype, np.floating)
-    return any(leaf.is_floating_point() for leaf in tensors(part))

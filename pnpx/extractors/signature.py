@@ -25,6 +25,7 @@ class Signature:
     """The forward arguments of a model, by name."""
 
     def __init__(self, model: nn.Module) -> None:
+        self.called = f"{type(model).__name__}.forward"
         self.open_ended = False  # takes any keyword
         self.positional_open_ended = False
         self.names: list[str] = []

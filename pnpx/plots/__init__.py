@@ -14,7 +14,8 @@ __all__ = ["plot", "plot_input"]
 
 
 def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, pooling: str = "sum",
-         overlay: bool | None = None, top: int = 12, percentile: float | None = None) -> "Figure":
+         overlay: bool | None = None, top: int = 12, percentile: float | None = None,
+         channel_axis: int | None = None) -> "Figure":
     """A figure of the attributions of one sample: a panel for each tensor explained, in it a row for each target.
 
     Tensors whose attributions are all zero, as those of an LSTM's last state often are, are named instead of drawn,
@@ -52,20 +53,26 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
     one = explanation[sample]
     kind, targets = kind_of(one, kind), target_texts(one)
     found, left_out = drawn(parts(one))
+    if channel_axis is not None and not any(0 < abs(channel_axis) <= part.value.ndim for part in found):
+        largest = max((part.value.ndim for part in found), default=0)
+        raise ValueError(
+            f"channel_axis must be one of the axes 1 to {largest} of what is explained, but got {channel_axis}"
+        )
     several = one.n_targets() is not None and len(targets) > 1
     panels = [panel(one, part, kind, targets if several else [""] * len(part.maps), pooling=pooling, overlay=overlay,
-                    top=top, percentile=percentile) for part in found]
+                    top=top, percentile=percentile, channel_axis=channel_axis) for part in found]
     nothing = f"zero everywhere: {', '.join(part.name for part in left_out)}" if left_out else ""
     subtitle = ["" if several else targets[0], prediction_text(one), nothing]
     return compose(one.title(), " · ".join(filter(None, subtitle)), [part.name for part in found], panels)
 
 
-def plot_input(explanation: Explanation, sample: int = 0, *, kind: str | None = None, top: int = 12) -> "Figure":
+def plot_input(explanation: Explanation, sample: int = 0, *, kind: str | None = None, top: int = 12,
+               channel_axis: int | None = None) -> "Figure":
     """A figure of the inputs of one sample, without attributions; for arguments and errors see `plot`."""
     from pnpx.plots.choose import input_panels, kind_of
 
     one = explanation[sample]
-    panels = input_panels(one, kind_of(one, kind), top)
+    panels = input_panels(one, kind_of(one, kind), top, channel_axis)
     return compose("", "", [""] * len(panels), panels)
 
 

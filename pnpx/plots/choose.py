@@ -14,6 +14,8 @@ from pnpx.plots.tokens import TokenPanel
 from pnpx.suggest import nearest
 
 KINDS = ("image", "series", "tabular", "tokens")
+MOVED = {"image": 0, "series": -1}
+"""Which axis of a sample the channels are where it is drawn so."""
 
 
 def kind_of(one: Explanation, kind: str | None) -> str | None:
@@ -41,12 +43,15 @@ def drawn_as(shape: tuple[int, ...], kind: str | None, at_input: bool, words: Se
 
 
 def panel(one: Explanation, part: Part, kind: str | None, texts: Sequence[str], *, pooling: str, overlay: bool | None,
-          top: int, percentile: float | None) -> Panel:
+          top: int, percentile: float | None, channel_axis: int | None) -> Panel:
     """What draws the attributions of a part."""
-    words, maps = one.words(), part.maps
+    words = one.words()
     # An input may also be explained as a layer, by the name of the argument.
     at_input = one.explainer.get("layer") is None or any(np.array_equal(part.value, value) for value in inputs(one))
     drawing = drawn_as(part.value.shape, kind, at_input, words)
+    if drawing in MOVED:
+        part = part.with_channels(channels(one, channel_axis), MOVED[drawing])
+    maps = part.maps
     if drawing == "image" and maps[0].ndim >= 2:
         pooled = [to_map(values, pooling) for values in maps]
         return ImagePanel(_picture(one, part, kind, at_input), pooled, texts, Scale.of(pooled, percentile), overlay)
@@ -58,6 +63,8 @@ def panel(one: Explanation, part: Part, kind: str | None, texts: Sequence[str], 
         matrices, values = [as_matrix(values) for values in maps], as_matrix(part.value)
         lines = values if at_input and len(values) == len(matrices[0]) else None
         labels = ("time step", "feature") if at_input else ("first axis", "second axis")
+        if part.value.ndim == 2 and channels(one, channel_axis) is not None:
+            labels = ("time step" if at_input else "position", "channel")
         named = at_input and one.feature_names is not None and len(one.feature_names) == matrices[0].shape[1]
         names = feature_names(one, matrices[0].shape[1]) if named else None
         return SeriesPanel(lines, matrices, texts, Scale.of(matrices, percentile), names, labels)
@@ -66,14 +73,24 @@ def panel(one: Explanation, part: Part, kind: str | None, texts: Sequence[str], 
     return TabularPanel(known if known.size == flat[0].size else None, flat, texts, names, top)
 
 
-def input_panels(one: Explanation, kind: str | None, top: int) -> list[Panel]:
+def channels(one: Explanation, channel_axis: int | None) -> int | None:
+    """The axis of the channels in what is explained: that asked for, else that of its explainer; None: not known."""
+    found = one.explainer.get("channel_axis") if channel_axis is None else channel_axis
+    return found if isinstance(found, int) else None
+
+
+def input_panels(one: Explanation, kind: str | None, top: int, channel_axis: int | None) -> list[Panel]:
     """What draws the inputs: the tokens, if there are any, else each tensor."""
     words, scale = one.words(), Scale(0.0, False, False)
     if words is not None and kind in (None, "tokens"):
         return [TokenPanel(words, [], [], scale)]
     found: list[Panel] = []
+    if one.explainer.get("layer") is None:
+        channel_axis = channels(one, channel_axis)
     for value in inputs(one):
         drawing = drawn_as(value.shape, kind, True, None)
+        if drawing in MOVED:
+            value = Part("", value, ()).with_channels(channel_axis, MOVED[drawing]).value
         if drawing == "image":
             found.append(ImagePanel(as_image(value.reshape(-1, *value.shape[-2:])), [], [], scale))
         elif drawing == "series":

@@ -1,7 +1,7 @@
 """What of an explanation is drawn: its tensors, one sample of each, with a map for each target."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,18 @@ class Part:
     """What was explained there."""
     maps: tuple[Array, ...]
     """The attributions for each target, of the shape of `value` unless they were pooled."""
+    batch_axis: int = 0
+    """Where the batch axis was."""
+
+    def with_channels(self, axis: int | None, to: int) -> "Part":
+        """The part with its channels, ``axis`` counted with that of the batch, moved to where the drawing has them."""
+        ndim = self.value.ndim + 1
+        if axis is None or self.value.ndim < 2 or not -ndim <= axis < ndim or axis % ndim == self.batch_axis:
+            return self
+        of_sample = axis % ndim - (axis % ndim > self.batch_axis)
+        moved = [np.moveaxis(one, of_sample, to) if one.ndim == self.value.ndim else one
+                 for one in (self.value, *self.maps)]
+        return replace(self, value=moved[0], maps=tuple(moved[1:]))
 
 
 def parts(one: Explanation) -> list[Part]:
@@ -34,7 +46,7 @@ def parts(one: Explanation) -> list[Part]:
             continue
         attributions = _first(maps[name], axis)
         rows = attributions.unbind(axis) if several else (attributions,)
-        found.append(Part(name, array(_first(value, axis)), tuple(map(array, rows))))
+        found.append(Part(name, array(_first(value, axis)), tuple(map(array, rows)), axis))
     return found
 
 

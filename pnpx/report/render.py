@@ -44,18 +44,26 @@ class Sample:
     input_png: Path | None
     label: str | None
     """The truth, where it is known."""
-    prediction: str
+    prediction: str | None
+    """None where nothing that was explained tells it."""
     probability: float | None
     panels: Sequence[Panel]
     how: str = "predicted"
     """How the model came to what is its ``prediction``: that need not be a class."""
     texts: Sequence[str] = ()
     """The sample, where it is a text, or a pair of them."""
+    missing: Sequence["Failure"] = ()
+    """Why explanations of it are missing, each with what happened to it."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is known if the prediction is right."""
+        return self.label is not None and self.prediction is not None
 
     @property
     def mistaken(self) -> bool:
         """Whether the prediction is known to be wrong."""
-        return self.label is not None and self.label != self.prediction
+        return self.judged and self.label != self.prediction
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What of a model's output the scores are taken of: the tensor in it, a row a sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -75,9 +75,9 @@ class OutputReader:
         return 1 if self.score == "segmentation" and output.ndim > 1 else output.ndim - 1
 
 
-def find_output(output: Any) -> Tensor:
+def find_output(output: Any, path: str = "") -> Tensor:
     """The tensor in what a model returned: it, its ``logits`` or ``out``, the first of a tuple, the only one of a
-    mapping.
+    mapping. ``path`` leads to it from what was returned, for errors.
 
     Raises:
         TypeError: there is none, or it is not clear which.
@@ -85,18 +85,24 @@ def find_output(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     if isinstance(output, (tuple, list)) and not hasattr(output, "_fields") and output:
-        return find_output(output[0])
-    parts = dict(items(output)) if is_container(output) else {}
+        return find_output(output[0], f"{path}[0]")
+    held = dict(items(output)) if is_container(output) else getattr(output, "__dict__", {})
+    parts = output._asdict() if hasattr(output, "_fields") else held
     for name in ("logits", "out"):
         found = parts.get(name, getattr(output, name, None))
         if isinstance(found, Tensor):
             return found
-    floats = [part for part in parts.values() if isinstance(part, Tensor) and part.is_floating_point()]
-    if len(floats) == 1:
-        return floats[0]
-    what = f"the parts {', '.join(repr(str(key)) for key in parts)}" if parts else f"a {type(output).__name__}"
+    floats = [key for key, part in parts.items() if isinstance(part, Tensor) and part.is_floating_point()]
+    if len(floats) == 1 and is_container(output):
+        return parts[floats[0]]  # type: ignore[no-any-return]
+    named = ", ".join(repr(str(key)) for key in parts) if is_container(output) else ""
+    what = f"the parts {named}" if named else f"a {type(output).__name__}"
+    where = "lambda output: ..."
+    if floats:
+        part = f"[{floats[0]!r}]" if isinstance(output, Mapping) else f".{floats[0]}"
+        where = f"lambda output: output{path}{part}" if path else repr(floats[0])
     raise TypeError(
-        f"the model returned {what}, in which the scores are not clear; say where: output_extractor='logits'"
+        f"the model returned {what}, in which the scores are not clear; say where: output_extractor={where}"
     )
 
 

@@ -57,7 +57,8 @@ def full(png, text="ordinary"):
     """A report with ``text`` in each of its strings."""
     panel = Panel(explainer=text, layer=text, parameters={text: text, "noise_level": 0.1}, png=png, target=text,
                   seconds=61.0, notes={text: text})
-    sample = Sample(index=17, input_png=png, label=text, prediction=text, probability=0.912, panels=[panel] * 2)
+    sample = Sample(index=17, input_png=png, label=text, prediction=text, probability=0.912, panels=[panel] * 2,
+                    missing=[Failure(model=text, explainer=text, layer=text, message=text)])
     section = Section(model=text, architecture=text, n_parameters=12345, data=text, accuracy=0.9731, samples=[sample])
     return Report(title=text, created=text, settings=text, sections=[section], versions={text: text},
                   failures=[Failure(model=text, explainer=text, layer=text, message=text)])
@@ -92,6 +93,19 @@ def test_mistakes_are_marked_and_only_they(png, tmp_path):
     for changes, words in [({"label": "other"}, True), ({"label": None}, False)]:
         source = rendered(replace(right, sections=[replace(section, samples=[replace(sample, **changes)])]), tmp_path)
         assert ("✗ mistake" in source) is words and "✓ right" not in source
+
+
+def test_what_is_missing_of_a_sample_is_said_at_it(png, tmp_path):
+    failures = [Failure("m", "SquareGrad", "conv1", "RuntimeError: broke"), Failure("m", "Gradient", None, "Key: 3")]
+    report = full(png)
+    samples = [replace(report.samples[0], missing=[]), replace(report.samples[0], index=4, panels=[], prediction=None,
+                                                               probability=None, missing=failures)]
+    source = rendered(replace(report, sections=[replace(report.sections[0], samples=samples)]), tmp_path)
+    whole, bad = source.partition("</article>")[0], source.partition("</article>")[2].partition("</article>")[0]
+    assert Page(bad + "</article>").text == (
+        "Sample 4 label ordinary Nothing was explained for this sample; see the failures . "
+        "SquareGrad at conv1 failed: RuntimeError: broke Gradient at input failed: Key: 3")
+    assert "✓ right" in whole and "failed:" not in whole  # and of the other it is not known
 
 
 def test_images_are_inside(png, tmp_path):
