@@ -111,7 +111,7 @@ class Explainer(ABC, metaclass=Named):
         return Objective(self.score, self.output_extractor, self.inference_mode, self.n_classes)
 
     @property
-    def channels(self) -> int | None:
+    def _channels(self) -> int | None:
         """The axis of the channels: ``channel_axis``, or what the modules at ``layer`` tell; None: a guess is due."""
         return channel_axis_at(self.attributor) if self.channel_axis is None else self.channel_axis
 
@@ -229,7 +229,7 @@ class Explainer(ABC, metaclass=Named):
                 aim = self.objective.aim(targets, inputs, call.batch_size, lambda: bound.output)
                 self.try_at(bound, aim, reference)
                 for value in bound.values:
-                    pool_channels(value.tensor, self.reducer, self.channels, value.axis, None)
+                    pool_channels(value.tensor, self.reducer, self._channels, value.axis, None)
 
     def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
         """The least of `explain_at` that shows whether it can be done; for `rehearse`."""
@@ -262,7 +262,7 @@ class Explainer(ABC, metaclass=Named):
             call = self._call(inputs)
             piece = in_pieces(self, inputs, call, targets, diagnose)
             attributions = [
-                pool_channels(tensor, self.reducer, self.channels, axis, piece.n_targets)
+                pool_channels(tensor, self.reducer, self._channels, axis, piece.n_targets)
                 for tensor, axis in zip(piece.attributions, piece.axes, strict=True)
             ]
             return piece.mirrored(attributions), call, piece
