@@ -234,7 +234,7 @@ def test_texts_without_transformers_are_exit_code_2_and_one_line(pnpx_command, m
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.endswith(
         "sentiment.yaml:3: model: the zoo's text models need transformers, which is not installed; install it: "
-        "pip install 'pnpx[text]'\n"
+        "pip install transformers tokenizers\n"
     )
     assert result.stderr.count("\n") == 1
     assert "sentiment" in pnpx_command("list", "models").stdout  # what there is can be listed all the same

@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path, monkeypatch):
     if path.stem == "texts":
-        pytest.importorskip("transformers", reason="the models that read texts are of transformers; pnpx[text]")
+        pytest.importorskip("transformers", reason="text models need transformers: pip install '.[text]'")
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert cells and all(not cell["outputs"] for cell in cells)  # outputs are made, not kept

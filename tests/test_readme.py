@@ -15,7 +15,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
-    pytest.importorskip("transformers", reason="the README shows a Hugging Face model; pip install pnpx[text]")
+    pytest.importorskip("transformers", reason="the README shows a Hugging Face model; pip install '.[text]'")
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     for block in blocks("python"):
@@ -54,3 +54,10 @@ def test_links_and_commands_lead_somewhere():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in re.findall(r"^\$ make (\w+)", TEXT, flags=re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command
+
+
+def test_what_is_to_be_installed_can_be():
+    """No index has the package: what its extras bring is installed from its clone."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *root.glob("notebooks/*.ipynb"), *root.glob("pnpx/**/*.py")]
+    assert len(pages) > 100 and [str(page) for page in pages if "pnpx[" in page.read_text("utf-8")] == []

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from pnpx.attributors import Attributor, Bound, attributor_for, left_as_found, unwrapped
 from pnpx.attributors.places import Layer
+from pnpx.explainers.channels import channel_axis_at
 from pnpx.explainers.cutting import in_pieces
 from pnpx.explainers.named import Named
 from pnpx.explainers.pieces import Piece, pool_channels
@@ -59,7 +60,7 @@ class Explainer(ABC, metaclass=Named):
         n_classes: if given, the output must have so many classes.
         reducer: pools the channels of the result: "mean", "sum", "max", "min"; None: they are kept.
         channel_axis: which axis that is, in the explained value; None: 1 of (batch, channels, height, width), 2 of
-            (batch, length, features).
+            (batch, length, features), 1 at the one-dimensional convolutions, batch norms and poolings of torch.nn.
         batch_size: the most rows in a forward pass. None: 32, and more once a pass has shown that it holds little.
         replay: at layers, do not run again what runs before them. Turn it off for a model that it disagrees with.
         progress: show a progress bar.
@@ -108,6 +109,11 @@ class Explainer(ABC, metaclass=Named):
     def objective(self) -> Objective:
         """How scores come about from what the model returns."""
         return Objective(self.score, self.output_extractor, self.inference_mode, self.n_classes)
+
+    @property
+    def _channels(self) -> int | None:
+        """The axis of the channels: ``channel_axis``, or what the modules at ``layer`` tell; None: a guess is due."""
+        return channel_axis_at(self.attributor) if self.channel_axis is None else self.channel_axis
 
     @property
     def rows(self) -> int:
@@ -223,7 +229,7 @@ class Explainer(ABC, metaclass=Named):
                 aim = self.objective.aim(targets, inputs, call.batch_size, lambda: bound.output)
                 self.try_at(bound, aim, reference)
                 for value in bound.values:
-                    pool_channels(value.tensor, self.reducer, self.channel_axis, value.axis, None)
+                    pool_channels(value.tensor, self.reducer, self._channels, value.axis, None)
 
     def try_at(self, bound: Bound, aim: Aim, reference: Call | None) -> None:
         """The least of `explain_at` that shows whether it can be done; for `rehearse`."""
@@ -256,7 +262,7 @@ class Explainer(ABC, metaclass=Named):
             call = self._call(inputs)
             piece = in_pieces(self, inputs, call, targets, diagnose)
             attributions = [
-                pool_channels(tensor, self.reducer, self.channel_axis, axis, piece.n_targets)
+                pool_channels(tensor, self.reducer, self._channels, axis, piece.n_targets)
                 for tensor, axis in zip(piece.attributions, piece.axes, strict=True)
             ]
             return piece.mirrored(attributions), call, piece

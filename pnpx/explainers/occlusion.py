@@ -80,7 +80,7 @@ class Occlusion(FeatureAblation):
         """The windows, or the groups, at the place."""
         if self.window is None:
             return super().cover(bound, reference)
-        return Windows(bound.values, _tuple(self.window), _tuple(self.stride), self.channel_axis)
+        return Windows(bound.values, _tuple(self.window), _tuple(self.stride), self._channels)
 
 
 def _tuple(given: Any) -> Any:

@@ -164,7 +164,7 @@ class PerturbationExplainer(Explainer):
         """The groups at the place."""
         if not isinstance(reference, _Rows):
             raise RuntimeError("perturbation explainers need the call that their reference_call returned")
-        ids, count = numbered(bound, self.groups, self.channel_axis, reference.rows, reference.total)
+        ids, count = numbered(bound, self.groups, self._channels, reference.rows, reference.total)
         return Partition(bound.values, ids, count)
 
     def reference_call(self, call: Call) -> Call:

@@ -172,7 +172,7 @@ def pool_channels(
     if reducer is None:
         return attributions
     ndim = attributions.ndim - (n_targets is not None)
-    if channel_axis is None:
+    if channel_axis is None or (ndim == 2 and channel_axis % ndim == batch_axis):
         if ndim < 3:
             raise ValueError(
                 f"reducer={reducer!r} pools the channel axis, but what is explained has shape (batch, features), "

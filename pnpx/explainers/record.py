@@ -28,7 +28,7 @@ def record(explainer: "Explainer", call: Call, attributions: Structure, piece: P
         prediction=prediction,
         probability=probability,
         output=output,
-        explainer=explainer.parameters,
+        explainer={**explainer.parameters, "channel_axis": explainer._channels},
         seconds=seconds,
         batch_axes=tuple(axis or 0 for axis in piece.axes),
         diagnostics=piece.diagnostics,

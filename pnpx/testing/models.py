@@ -60,7 +60,7 @@ def case(name: str) -> Case:
     if name not in MODELS:
         raise LookupError(f"no model {name!r} to examine explainers on; {nearest(name, MODELS)}")
     if name not in available():
-        raise ImportError(f"the model {name!r} needs transformers; install it with `pip install pnpx[text]`")
+        raise ImportError(f"the model {name!r} needs transformers; install it: pip install transformers tokenizers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = MODELS[name]()

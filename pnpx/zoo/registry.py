@@ -66,7 +66,7 @@ class ZooEntry:
 
 @dataclass(frozen=True)
 class TextEntry(ZooEntry):
-    """One text classifier of the zoo, a folder that transformers' ``from_pretrained`` loads, as ``pnpx[text]`` brings.
+    """One text classifier of the zoo, a folder that transformers' ``from_pretrained`` loads.
 
     ``data`` names sentences of the zoo to show it on; ``record["data"]`` says what it was trained on.
     """
@@ -174,7 +174,7 @@ def names() -> tuple[str, ...]:
 
 
 def text_names() -> tuple[str, ...]:
-    """The names of the models that read texts, which take transformers: ``pip install 'pnpx[text]'``."""
+    """The names of the models that read texts, which take transformers: ``pip install '.[text]'``."""
     return tuple(_TEXTS)
 
 
@@ -217,7 +217,7 @@ def import_transformers(who: str = "the zoo's text models") -> Any:
         if error.name != "transformers":
             raise
         raise ImportError(
-            f"{who} need transformers, which is not installed; install it: pip install 'pnpx[text]'"
+            f"{who} need transformers, which is not installed; install it: pip install transformers tokenizers"
         ) from error
 
 

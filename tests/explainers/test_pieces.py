@@ -239,3 +239,48 @@ def test_pooled_through_an_explainer():
     targets = torch.tensor([[0, 1], [1, 1]])
     whole = pnpx.Gradient(model).attribute(MAP, targets)
     torch.testing.assert_close(pnpx.Gradient(model, reducer="sum").attribute(MAP, targets), whole.sum(2))
+
+
+def convolutions():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.MaxPool1d(2), nn.Tanh(), nn.ConvTranspose1d(3, 2, 2),
+                         nn.Flatten(), nn.Linear(10, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("layer", ["0:input", "0", "1", "2:input", "2", "4", ["0", "2"], nn.Conv1d], ids=str)
+@pytest.mark.parametrize("targets", [1, torch.tensor([[0, 1], [1, 0]])], ids=["one", "several"])
+def test_one_dimensional_convolutions_have_their_channels_before_the_length(layer, targets):
+    model, x = convolutions(), torch.randn(2, 2, 10)
+    layer = model[0] if layer is nn.Conv1d else layer
+    given = {"n_iter": 2, "layer": layer}
+    wholes = pnpx.SmoothGrad(model, **given).attribute(x, targets)
+    founds = pnpx.SmoothGrad(model, reducer="sum", **given).attribute(x, targets)
+    for whole, found in zip(wholes, founds, strict=True) if isinstance(layer, list) else [(wholes, founds)]:
+        torch.testing.assert_close(found, whole.sum(-2))
+
+
+def test_groups_of_channels_at_one_dimensional_convolutions():
+    model, x = convolutions(), torch.randn(2, 2, 10)
+    found = pnpx.FeatureAblation(model, layer="0", groups="channels").explain(x, 1)
+    assert (found.attributions == found.attributions[:, :, :1]).all()  # a channel has one number
+
+
+def test_elsewhere_the_channels_are_where_they_are_said_to_be():
+    model, x = convolutions(), torch.randn(2, 2, 10)
+    for layer, axis in ((None, 2), ("3", 2), (["0", "3"], 2)):
+        whole = pnpx.Gradient(model, layer=layer).attribute(x, 1)
+        found = pnpx.Gradient(model, layer=layer, reducer="sum").attribute(x, 1)
+        last = (whole[1], found[1]) if isinstance(layer, list) else (whole, found)
+        torch.testing.assert_close(last[1], last[0].sum(axis))
+    whole = pnpx.Gradient(model, layer="0").attribute(x, 1)
+    found = pnpx.Gradient(model, layer="0", reducer="sum", channel_axis=2).attribute(x, 1)
+    torch.testing.assert_close(found, whole.sum(2))
+    with pytest.raises(ValueError, match=r"what is explained has shape \(batch, features\), without channels; leave"):
+        pnpx.Gradient(model, layer="7", reducer="sum").attribute(x, 1)
+
+
+def test_a_record_says_where_the_channels_are():
+    record = pnpx.Gradient(convolutions(), layer="0").explain(torch.randn(2, 2, 10), 1)
+    assert record.explainer["channel_axis"] == -2
+    (axes,) = [axes for axes in record.plot().get_axes() if axes.get_label() != "colour bar"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("position", "channel")

@@ -9,7 +9,7 @@ from torch import nn
 
 import pnpx
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
+transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install '.[text]'")
 
 from pnpx.text.explainer import TextExplainer  # noqa: E402
 from pnpx.text.reading import read  # noqa: E402

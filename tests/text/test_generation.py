@@ -9,7 +9,7 @@ import torch
 
 import pnpx
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
+transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install '.[text]'")
 tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 from pnpx.text import Contrast, TextExplainer  # noqa: E402

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
+transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install '.[text]'")
 
 from pnpx.text.pretrained import load_pretrained, quietly  # noqa: E402
 from tests.text import tiny  # noqa: E402

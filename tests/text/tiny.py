@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install pnpx[text]")
+transformers = pytest.importorskip("transformers", reason="text models need transformers; pip install '.[text]'")
 tokenizers = pytest.importorskip("tokenizers", reason="comes with transformers")
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

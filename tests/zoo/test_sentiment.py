@@ -15,7 +15,7 @@ from pnpx import zoo
 from pnpx.zoo import train_sentiment as training
 from pnpx.zoo.rated import RatedSentence
 
-transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'pnpx[text]'")
+transformers = pytest.importorskip("transformers", reason="needs transformers: pip install '.[text]'")
 
 FOLDER = zoo.text_folder("sentiment")
 BRIEF = training.SentimentRecipe(vocabulary=150, width=8, heads=2, epochs=2, batch_size=8)
@@ -186,7 +186,8 @@ def test_without_transformers_the_error_says_what_to_install(ask, monkeypatch):
     with pytest.raises(ImportError) as error:
         ask("sentiment")
     assert str(error.value) == (
-        "the zoo's text models need transformers, which is not installed; install it: pip install 'pnpx[text]'"
+        "the zoo's text models need transformers, which is not installed; install it: "
+        "pip install transformers tokenizers"
     )
 
 
