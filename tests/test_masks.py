@@ -10,6 +10,7 @@ import pnpx
 from pnpx.attributors import Value
 from pnpx.masks import GROUPINGS, Patches, channel_of, channels, elements, positions
 from tests.errors import raises
+BOTH = {"forward_arg_extractor": (0, 1)}
 
 
 class Sum(nn.Module):
@@ -132,14 +133,14 @@ def test_callables_see_the_chunk_and_widths_may_differ():
 
 def test_several_inputs_are_numbered_on():
     x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[[1.0], [2.0], [3.0]]])
-    explainer = pnpx.FeatureAblation(Sum())
+    explainer = pnpx.FeatureAblation(Sum(), **BOTH)
     torch.testing.assert_close(explainer.by_group((x, y)), torch.tensor([[1.0, 4.0, 1.0, 4.0, 9.0]]))
-    explainer = pnpx.FeatureAblation(Sum(), groups=("elements", 2))
+    explainer = pnpx.FeatureAblation(Sum(), **BOTH, groups=("elements", 2))
     torch.testing.assert_close(explainer.by_group((x, y)), torch.tensor([[1.0, 4.0, 5.0, 9.0]]))
     # Ints keep their numbers, so that a group may lie in both; what is named comes behind.
-    explainer = pnpx.FeatureAblation(Sum(), groups=(torch.tensor([0, 1]), torch.tensor([[[1], [1], [0]]])))
+    explainer = pnpx.FeatureAblation(Sum(), **BOTH, groups=(torch.tensor([0, 1]), torch.tensor([[[1], [1], [0]]])))
     torch.testing.assert_close(explainer.by_group((x, y)), torch.tensor([[1.0 + 9, 4.0 + 5]]))
-    explainer = pnpx.FeatureAblation(Sum(), groups=("elements", torch.tensor([[[1], [1], [-1]]])))
+    explainer = pnpx.FeatureAblation(Sum(), **BOTH, groups=("elements", torch.tensor([[[1], [1], [-1]]])))
     by_group = torch.tensor([[torch.nan, 5.0, 1.0, 4.0]])
     torch.testing.assert_close(explainer.by_group((x, y)), by_group, equal_nan=True)
 
@@ -195,7 +196,7 @@ def test_what_does_not_fit_several():
                 "mapping) of them, but are a Tensor"):
         ablate({"a": X[:, 0], "b": X[:, 1]}, model=Two(), groups=torch.zeros(4).long())
     with raises(ValueError, "there are 2 tensors to group, so as many groupings, but 3 were given"):
-        ablate((X, X), groups=(None, None, None))
+        ablate((X, X), **BOTH, groups=(None, None, None))
     with raises(ValueError, "channel_axis must be one of the axes 1 to 2 of the value, but is 0"):
         ablate(X, channel_axis=0)
 
