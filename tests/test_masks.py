@@ -1,6 +1,5 @@
 """Groups of features, against numbers written out."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,7 @@ import pnpx
 from pnpx.attributors import Value
 from pnpx.masks import GROUPINGS, Patches, channel_of, channels, elements, positions
 from tests.errors import raises
+
 BOTH = {"forward_arg_extractor": (0, 1)}
 
 
