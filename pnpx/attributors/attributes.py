@@ -6,17 +6,17 @@ several names; so a pass of a model that keeps something is followed by its own 
 """
 
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from pnpx.attributors.copied import memory
 from pnpx.attributors.found import Found
 from pnpx.attributors.lasting import Lasting
 from pnpx.attributors.wrapping import unwrapped
-from pnpx.structure import map_tensors
+from pnpx.structure import map_tensors, tensors
 
 _FREE = nullcontext()
 
@@ -29,12 +29,10 @@ class _Explained:
         self.lasting = Lasting(model, self.found)
         self.explanations = 0
         self.leaves: bool | None = None  # whether its passes leave something; None: none has been looked at
+        self.warned = False  # of what is left for good, if there is any
         self.beside = [other for other in others if other.found.shares(self.found)]
         for other in self.beside:
             other.beside = [*other.beside, self]
-        # Those of all that it has parts in common with, in one order everywhere; or else one of its own.
-        locks = {id(lock): lock for other in self.beside for lock in other._passing}
-        self._passing: list[threading.RLock] = [locks[number] for number in sorted(locks)] or [threading.RLock()]
 
     def may_keep(self) -> bool:
         """Whether its passes may leave something, or those of a model with the same parts."""
@@ -44,15 +42,10 @@ class _Explained:
         """Whether they do, as far as was seen."""
         return bool(self.leaves) or any(other.leaves for other in self.beside)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Meanwhile no other thread runs it, or a model with the same parts, if it may keep something."""
-        with ExitStack() as stack:
-            for lock in self._passing:
-                stack.enter_context(lock)
-            yield
 
-
+_passing = threading.RLock()
+"""Held by the passes of models that may keep something: one for all, so that explanations inside of explanations, in
+several threads, never wait for each other."""
 _lock = threading.Lock()
 _explained: dict[int, _Explained] = {}
 
@@ -75,9 +68,17 @@ class Attributes:
         """Whether the model keeps something, as far as was seen, which each pass puts back."""
         return self._explained.keeps()
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Around a pass and its backward pass: another thread's pass would put back what they still need."""
-        return self._explained.alone() if self._explained.may_keep() else _FREE
+    @property
+    def may_keep(self) -> bool:
+        """Whether it does, or that is not known yet."""
+        return self._explained.may_keep()
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Around a pass and its backward pass: another thread's pass would put back what they still need.
+
+        Of a model that turns out to keep nothing it need not last longer than the pass.
+        """
+        return _passing if self.may_keep else _FREE
 
     def as_found(self) -> AbstractContextManager[None]:
         """Around a pass: what it finds is what was there first.
@@ -85,7 +86,7 @@ class Attributes:
         Only the first pass is looked at for whether it leaves something: to look each time would take time. Of a model
         whose passes do, no two run at once, whichever threads they are of.
         """
-        return _FREE if self._looked and not self._explained.may_keep() else self._as_found()
+        return _FREE if self._looked and not self.may_keep else self._as_found()
 
     @contextmanager
     def _as_found(self) -> Iterator[None]:
@@ -100,9 +101,14 @@ class Attributes:
             self._look()
 
     def apart(self, output: Any) -> Any:
-        """What a pass returns, in memory of its own if the model keeps something: that may be what is returned."""
+        """What a pass returns, but nothing in it shares memory that the next pass puts back."""
         self._look()
-        return map_tensors(Tensor.clone, output) if self.kept else output
+        if not self.kept:
+            return output
+        shared = self._explained.found.memories
+        if not any(memory(leaf) in shared for leaf in tensors(output)):
+            return output
+        return map_tensors(lambda leaf: leaf.clone() if memory(leaf) in shared else leaf, output)
 
     def _look(self) -> None:
         if self._looked:
@@ -110,26 +116,14 @@ class Attributes:
         self._looked = True
         explained = self._explained
         written, moved = explained.found.look()
-        if explained.leaves is None:
+        if not explained.warned:
+            explained.warned = True
             explained.lasting.warn(written)
         explained.leaves = bool(explained.leaves or written or moved)
 
     def _put_back(self) -> None:
         if self._explained.found.put_back():
             self._explained.leaves = True
-
-
-def warn_of_uncut(model: nn.Module, size: int) -> None:
-    """For a batch that was cut: the model, which is being explained, may have kept a row for each of its samples."""
-    found = _explained[id(unwrapped(model))].found
-    if names := found.cut(size):
-        kept = " and ".join(map(repr, names))
-        warnings.warn(
-            f"the model keeps {kept} between its passes, of {size} rows as the batch, but made it anew for parts of "
-            f"the batch; to have it as it was found, give batch_size={size}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 @contextmanager
@@ -145,10 +139,11 @@ def explaining(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with explained.alone(), _lock:  # no pass of a model with the same parts goes on meanwhile
+        with _passing, _lock:  # no pass of a model with the same parts goes on meanwhile
             explained.explanations -= 1
             if not explained.explanations:
                 del _explained[key]
                 for other in explained.beside:
                     other.beside = [one for one in other.beside if one is not explained]
+                explained.lasting.warn_of_made()
                 explained.found.restore()

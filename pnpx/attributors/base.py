@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.backward import Backward
 from pnpx.attributors.beside import Point
-from pnpx.attributors.held import held_bytes
+from pnpx.attributors.held import Beside, held_bytes
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.sharing import Check, Sharing
 from pnpx.attributors.value import Value
@@ -53,7 +53,7 @@ class Bound(Sharing):
         self._anchors: list[Tensor] = []
         self._backward = Backward()
         self.held: int | None = None
-        """About how many bytes a pass holds for each point; None where `measure` was not asked for, or cannot tell."""
+        """About how many bytes a pass takes for each point; None where `measure` was not asked for, or cannot tell."""
         self._measures: int | None = None
 
     # What the kinds of places differ in.
@@ -111,22 +111,27 @@ class Bound(Sharing):
         found = self._shared(points, aim, partial(self._gradients, points, aim))
         if found is not None:
             return found
-        singles = [self._gradients([point], aim) for point in points]
+        parts = [self._gradients(some, aim) for some in self._parts(points)]
         return [
-            [torch.cat(parts) for parts in zip(*of_one_target, strict=True)]
-            for of_one_target in zip(*singles, strict=True)
+            [torch.cat(some) for some in zip(*of_one_target, strict=True)] for of_one_target in zip(*parts, strict=True)
         ]
 
     def _gradients(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> list[list[Tensor]]:
         copies = len(points)
         edited = self._joined(points)
-        with self.attributes.alone(), torch.enable_grad():
+        with ExitStack() as alone, torch.enable_grad():
+            alone.enter_context(self.attributes.alone())
             for tensor in edited:
                 tensor.requires_grad_()
-            scores = aim.scores(self.run(edited, copies), copies)
-            if self._measures is not None:
-                held, self._measures = held_bytes(scores, copies * self._measures), None
-                self.held = None if held is None else held // copies
+            measures, self._measures = self._measures, None
+            with Beside() if measures else nullcontext() as beside:
+                output = self.run(edited, copies)
+            if not self.attributes.may_keep:
+                alone.close()  # a user's own score may wait for another thread that explains
+            scores = aim.scores(output, copies)
+            if measures and beside:
+                held = held_bytes(scores, copies * measures)
+                self.held = None if held is None else (held + beside.total) // copies
             found = self._backward.gradients(scores, edited, self.describe())
             if check is not None:  # in other passes, so that this one is over first
                 check([score.detach() for score in scores])
@@ -140,16 +145,20 @@ class Bound(Sharing):
 
         Can be called once, after binding with ``graph``.
         """
-        with self.attributes.alone(), torch.enable_grad():
-            # Of a model that keeps something, passes meanwhile have put back what the first has noted.
-            output = self.differentiable() if self.attributes.kept else self.output
+        with ExitStack() as alone, torch.enable_grad():
+            alone.enter_context(self.attributes.alone())
+            output = self.output
+            if self.attributes.kept:  # passes meanwhile have put back what the first has noted
+                output = self.differentiable()
+            if not self.attributes.may_keep:
+                alone.close()  # see `_gradients`
             found = self._backward.gradients(aim.scores(output, 1), self._anchors, self.describe())
         return [[gradient[None] for gradient in gradients] for gradients in found]
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
         """The scores at ``points``, without gradients: (targets, points, batch); in shared passes as `gradients`."""
         found = self._shared(points, aim, partial(self._scores, points, aim))
-        return torch.cat([self._scores([point], aim) for point in points], dim=1) if found is None else found
+        return torch.cat([self._scores(some, aim) for some in self._parts(points)], 1) if found is None else found
 
     def _scores(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> Tensor:
         copies = len(points)

@@ -72,3 +72,11 @@ def _place(tensor: Tensor) -> tuple[Any, ...] | None:
         return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
     except RuntimeError:
         return None
+
+
+def memory(tensor: Tensor) -> int | None:
+    """Equal for tensors that share memory; None of those whose memory is not one piece, or none at all."""
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (NotImplementedError, RuntimeError):
+        return None

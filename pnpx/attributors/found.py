@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pnpx.attributors.copied import Copied
+from pnpx.attributors.copied import Copied, memory
 
 _INTERNAL = frozenset([*nn.Module().__dict__, "forward"])  # ``forward`` is wrapped while a model is explained
 _PARTS = "_forward_hooks", "_forward_pre_hooks", "_modules", "_parameters"
@@ -109,15 +109,10 @@ class Found:
                 module._non_persistent_buffers_set.clear()
                 module._non_persistent_buffers_set.update(unsaved)
 
-    def cut(self, size: int) -> list[str]:
-        """Which tensors with an axis of ``size`` are replaced now by some that are not as long there."""
-        _, moved = self.look()
-        names = []
-        for _, name, old, new in moved:
-            if isinstance(old, Tensor) and isinstance(new, Tensor) and old.ndim == new.ndim:
-                shorter = [was for was, now in zip(old.shape, new.shape, strict=True) if was != now]
-                names += [name] if shorter == [size] else []
-        return names
+    @property
+    def memories(self) -> set[int]:
+        """Those of the tensors found, see `copied.memory`."""
+        return {where for copied in self._copies.values() if (where := memory(copied.tensor)) is not None}
 
     def names_of(self, copied: Copied) -> list[str]:
         """The attributes and buffers that hold a tensor."""

@@ -1,10 +1,14 @@
-"""How much memory a pass holds for its backward pass, told from autograd's graph without touching what it saved."""
+"""How much memory a pass of a model takes: for its backward pass, told from autograd's graph, and beside that."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode
+
+from pnpx.attributors.copied import memory
 
 # Outputs of these are other views of what their input holds.
 _VIEWS = (
@@ -43,3 +47,26 @@ def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
             return None
         waiting += [following for following, _ in node.next_functions]
     return total
+
+
+class Beside(TorchFunctionMode):
+    """Adds up the bytes of all that functions of PyTorch give out meanwhile and no gradient is taken through.
+
+    A part of a model that does not depend on what is explained is run for every row all the same. Views are left out,
+    and what is changed in place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for one in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(one, Tensor) and not one.requires_grad:
+                where = memory(one)
+                if where is None or all(memory(given) != where for given in args if isinstance(given, Tensor)):
+                    self.total += one.numel() * one.element_size()
+        return found

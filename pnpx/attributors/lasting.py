@@ -1,8 +1,8 @@
 """What passes of a model leave for good, as it cannot be put back: it is warned of."""
 
 import warnings
+from collections.abc import Mapping
 from operator import is_
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ class Lasting:
         self._model, self._found = model, found
         self._weights = [(module, dict(module._parameters)) for module in found.modules if module._parameters]
         self._versions = [_versions(weights) for _, weights in self._weights]
+        self._made: list[tuple[str, nn.Module, dict[str, Tensor], list[int | None]]] = []
 
     def warn(self, written: list[Copied]) -> None:
         """Say what a pass has left for good, which has also ``written`` to tensors that were found."""
@@ -30,10 +31,23 @@ class Lasting:
             _warn(f"the model changes {_listed(large)} in place, {size}: {_REMEDY}")
         if weights := self._changed_weights():
             _warn(f"the model changes its weights {_listed(weights)} in a forward pass in eval mode: {_REMEDY}")
-        if made := self._made_with_state():
+        if self._found.grew:
+            known = {id(module) for module in self._found.modules}
+            made = [(path, module) for path, module in self._model.named_modules() if id(module) not in known]
+            self._made = [(path, module, held := _tensors_of(module), _versions(held)) for path, module in made]
+
+    def warn_of_made(self) -> None:
+        """Say at the end in which modules that the first pass has made later ones have changed tensors."""
+        changed = []
+        for path, module, before, versions in self._made:
+            now = _tensors_of(module)
+            same = now.keys() == before.keys() and all(map(is_, now.values(), before.values()))
+            if not same or _versions(now) != versions:
+                changed.append(path)
+        if changed:
             _warn(
-                f"the first call of the model makes {_listed(made)}, where it keeps tensors: the attributions may "
-                "depend on how many passes there were; run the model once before it is explained"
+                f"the first call of the model makes {_listed(changed)}, where it keeps tensors that it changes: the "
+                "attributions may depend on how many passes there were; run the model once before it is explained"
             )
 
     def _changed_weights(self) -> list[str]:
@@ -54,16 +68,6 @@ class Lasting:
         names = [(paths[id(module)], name) for module, name, weight in changed if id(weight) not in rescaled]
         return [f"{path}.{name}" if path else name for path, name in names]
 
-    def _made_with_state(self) -> list[str]:
-        if not self._found.grew:
-            return []
-        known = {id(module) for module in self._found.modules}
-        made = [(path, module) for path, module in self._model.named_modules() if id(module) not in known]
-        return [
-            path for path, module in made
-            if any(isinstance(value, Tensor) for home in (module.__dict__, module._buffers) for value in home.values())
-        ]
-
 
 def rescales(module: nn.Module) -> bool:
     """Whether a module is an embedding with a largest norm, whose forward rescales the rows that it looks up."""
@@ -72,8 +76,13 @@ def rescales(module: nn.Module) -> bool:
     return held and getattr(module, "max_norm", None) is not None
 
 
-def _versions(weights: dict[str, Any]) -> list[int | None]:
-    return [None if weight is None else weight._version for weight in weights.values()]
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What a module keeps in attributes and buffers."""
+    return {name: value for name, value in {**module.__dict__, **module._buffers}.items() if isinstance(value, Tensor)}
+
+
+def _versions(tensors: Mapping[str, Tensor | None]) -> list[int | None]:
+    return [None if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors.values()]
 
 
 def _listed(names: list[str]) -> str:

@@ -134,7 +134,7 @@ class LayerBound(Bound):
                 raise RuntimeError("a check's own values, which may be far from all others, do not get through")
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
             # that is not why, the same shows up again without a replay.
-            self._replay = False
+            self._replay, self.held = False, None
         return self._run(edited, copies, replay=self._replay)
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:

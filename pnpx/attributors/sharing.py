@@ -38,6 +38,8 @@ class Sharing(ABC):
         self.values: list[Value] = []
         self._several_work: bool | None = None  # whether several copies can share a pass; None: not tried yet
         self._proven = 1  # how many copies are known to
+        self.most: int | None = None
+        """How many copies can share a pass at most, where it has turned out that not any number can."""
         self._assumed = False  # whether the axes of the batch are those that sizes suggest, and nothing has shown it
         self._looks, self.decides = False, False
 
@@ -91,9 +93,11 @@ class Sharing(ABC):
                 note("a pass of several copies of the batch for %s", self.describe(), error)
                 # Whatever a model does not like about a batch of another size, it gets one copy at a time. An error
                 # that has another cause shows up again there, unhidden.
+                if self._proven > 1:  # so many can
+                    self.most = self._proven
+                    return None
                 if not self.reconsider():
                     self._several_work = False
-                self._proven = 1
             else:
                 self._several_work, self._proven, self._assumed = True, copies, False
                 return found
@@ -101,6 +105,11 @@ class Sharing(ABC):
             self._assumed = False
             self.reconsider()
         return compute(None) if copies == 1 else None
+
+    def _parts(self, points: Sequence[Point]) -> list[Sequence[Point]]:
+        """``points`` in as many as can share a pass: one, unless it has turned out how many can."""
+        count = self.most if self.most is not None and self.several else 1
+        return [points[start : start + count] for start in range(0, len(points), count)]
 
     def _joined(self, points: Sequence[Point]) -> list[Tensor]:
         if len(points) == 1:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pnpx.attributors import Attributor, LayerAttributor, left_as_found
-from pnpx.attributors.attributes import warn_of_uncut
 from pnpx.attributors.batch import rows_of_batch, rows_of_call, rows_of_own_targets
 from pnpx.attributors.sharing import AxesDiffer
 from pnpx.explainers.pieces import Piece, join
@@ -50,8 +49,6 @@ def in_pieces(explainer: "Explainer", batch: Any, call: Call, targets: Targets, 
                     _say_where(error, rows, size)
                 raise
             start = rows.stop
-        if len(pieces) > 1:
-            warn_of_uncut(explainer.model, size)
     return join(pieces)
 
 

@@ -1,11 +1,11 @@
-"""How much memory a pass holds, by autograd's graph."""
+"""How much memory a pass takes: by autograd's graph, and beside that."""
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pnpx.attributors.held import held_bytes
+from pnpx.attributors.held import Beside, held_bytes
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ones(1, requires_grad=True).exp().grad_fn, "_input_metadata"),
@@ -97,3 +97,25 @@ def test_what_is_checkpointed_is_not_run_again():
 
 def test_scores_without_a_graph_hold_nothing():
     assert held_bytes([torch.ones(3)], MANY) == 0
+
+
+def taken_beside(function, *args):
+    with Beside() as beside:
+        function(*args)
+    return beside.total
+
+
+def test_beside_the_graph_is_what_has_no_gradient():
+    x, constant = inputs(), torch.ones(ROWS, WIDTH)
+    assert taken_beside(lambda: (x * constant).sin().exp()) == 0
+    assert taken_beside(lambda: x * constant.sin().exp()) == 4 * 2 * ROWS * WIDTH
+    assert taken_beside(lambda: constant.max(1)) == (4 + 8) * ROWS
+    with torch.no_grad():
+        assert taken_beside(lambda: x.double().exp()) == 8 * 2 * ROWS * WIDTH
+
+
+def test_beside_the_graph_views_and_changes_in_place_take_nothing_more():
+    constant = torch.ones(ROWS, WIDTH)
+    assert taken_beside(lambda: constant.view(2, 2, WIDTH).transpose(0, 1)[:, :1].expand(3, 2, 1, WIDTH)) == 0
+    assert taken_beside(lambda: constant.relu_().add_(1).split(2)) == 0
+    assert taken_beside(lambda: (constant.shape, constant.dtype, len(constant), constant.device)) == 0

@@ -1,7 +1,9 @@
 """Each pass finds what was found first, whatever a model keeps, by whatever names, and whatever it sets beside that."""
 
+import contextlib
 import copy
 import dataclasses
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -520,7 +522,8 @@ def test_models_that_share_a_tensor_and_no_module():
 
 
 def warned(model):
-    with pytest.warns(RuntimeWarning) as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         pnpx.SmoothGrad(model, n_iter=3, batch_size=1).attribute(X, 1)
     return [str(one.message) for one in caught]
 
@@ -548,27 +551,126 @@ def test_weights_that_a_pass_changes(kind):
     ]
 
 
-def test_a_state_with_a_row_for_each_sample_of_a_batch_that_is_cut():
-    class Follows(Head):
+def test_what_is_kept_to_be_looked_at_is_not_warned_of():
+    class Attends(Head):
         def __init__(self):
             super().__init__()
-            self.state = torch.ones(3, 4)
+            self.attention = None
 
         def forward(self, x):
-            if len(self.state) == len(x):
-                self.state = self.state * 0.5
-            else:
-                self.state = torch.zeros(len(x), 4)
-            return square(self, x * self.state)
+            self.attention = (x @ x.T).softmax(-1).detach()
+            return square(self, x)
 
-    model = Follows()
-    assert warned(model) == [
-        "the model keeps 'state' between its passes, of 3 rows as the batch, but made it anew for parts of the batch; "
-        "to have it as it was found, give batch_size=3"
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check(model, gradient(lambda x: square(model, x * 0.5)))
+    model = Attends()
+    model(X)
+    found = model.attention
+    assert warned(model) == [] and model.attention is found
+
+
+def test_what_stays_is_warned_of_where_the_first_pass_fails():
+    class Large(Head):
+        def __init__(self):
+            super().__init__()
+            self.table, self.calls = torch.zeros(3, 2**21), 0
+
+        def forward(self, x):
+            self.calls += 1
+            if len(x) != len(X):
+                raise ValueError("one copy a pass")
+            self.table[:, :4] += 1
+            return square(self, x)
+
+    with pytest.warns(RuntimeWarning, match="the model changes 'table' in place, which takes over 16 MiB"):
+        pnpx.SmoothGrad(Large(), n_iter=3).attribute(X, 1)
+
+
+@pytest.mark.parametrize("kind", ["reduction", "itself"])
+def test_what_a_model_that_keeps_something_returns_has_its_type(kind):
+    class Returns(Head):
+        def __init__(self):
+            super().__init__()
+            self.memory, self.calls = torch.ones(3, 3), 0
+
+        def forward(self, x):
+            self.calls += 1
+            if kind == "itself":  # the memory is what is returned
+                self.memory.copy_(square(self, x)[:3])
+                return self.memory
+            return torch.max(square(self, x).unsqueeze(-1).expand(-1, 3, 2), 2)
+
+    model = Returns()
+    if kind == "itself":
+        expected = gradient(lambda x: square(model, x))
+        found = pnpx.Gradient(model).attribute(X, 1)
+    else:
+        expected = gradient(lambda x: square(model, x))
+        found = pnpx.Gradient(model, output_extractor=lambda output: output.values).attribute(X, 1)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_explanations_inside_of_explanations_do_not_wait_for_each_other(keeps):
+    """Those of two models in two threads, each of which explains the other in its score."""
+    class Counts(Head):
+        def __init__(self):
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x):
+            self.calls += keeps
+            return square(self, x)
+
+    one, other = Counts(), Counts()
+    barrier = threading.Barrier(2)
+
+    def explain(model, inner):
+        def score(output, targets):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                barrier.wait(0.2)
+            pnpx.Gradient(inner).attribute(X, 1)
+            return output[:, 1]
+
+        return pnpx.Gradient(model, score=score).attribute(X)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(explain, *models) for models in ((one, other), (other, one))]
+        for model, job in zip((one, other), found, strict=True):
+            torch.testing.assert_close(job.result(timeout=30), gradient(partial(square, model)))
+
+
+def test_a_score_may_wait_for_another_thread_that_explains_a_model_that_keeps_nothing():
+    model, mine, waiting = nn.Linear(4, 3), threading.Lock(), threading.Event()
+
+    def score(output, targets):
+        waiting.set()
+        with mine:
+            return output[:, 1]
+
+    with ThreadPoolExecutor(1) as pool:
+        with mine:
+            job = pool.submit(pnpx.Gradient(model, score=score).attribute, X)
+            waiting.wait(30)
+            pnpx.Gradient(model).attribute(X, 1)
+        torch.testing.assert_close(job.result(timeout=30), gradient(model))
+
+
+def test_a_part_made_by_the_first_call_that_keeps_what_stays_is_not_warned_of():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.arange(4.0))
+
+    class Late(Head):
+        def __init__(self):
+            super().__init__()
+            self.positions = None
+
+        def forward(self, x):
+            if self.positions is None:
+                self.positions = Positions()
+            return square(self, x + self.positions.table)
+
+    assert warned(Late()) == []
 
 
 def test_a_part_made_by_the_first_call_that_keeps_a_state():
@@ -589,8 +691,8 @@ def test_a_part_made_by_the_first_call_that_keeps_a_state():
 
     model = Late()
     assert warned(model) == [
-        "the first call of the model makes 'cell', where it keeps tensors: the attributions may depend on how many "
-        "passes there were; run the model once before it is explained"
+        "the first call of the model makes 'cell', where it keeps tensors that it changes: the attributions may depend "
+        "on how many passes there were; run the model once before it is explained"
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

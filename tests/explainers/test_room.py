@@ -71,6 +71,27 @@ def test_what_is_explained_counts_as_well():
     assert rows(model, pnpx.SmoothGrad(model, n_iter=10), 16, features=30_000) == [32] * 5
 
 
+def test_parts_that_do_not_depend_on_what_is_explained_count_as_well():
+    class Two(nn.Module):
+        """Sees an image, of which no gradient is taken, and a few numbers."""
+
+        def __init__(self):
+            super().__init__()
+            self.passes = []
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, image, numbers):
+            self.passes.append(len(image))
+            return numbers * self.conv(image).relu().mean((1, 2, 3))[:, None]
+
+    batch = {"image": torch.randn(2, 3, 64, 64), "numbers": torch.randn(2, 3)}
+    apart = {"forward_arg_extractor": "numbers", "additional_forward_arg_extractor": "image"}
+    for where in ({"layer": "numbers"}, apart):
+        model = Two()
+        pnpx.SmoothGrad(model, n_iter=50, **where).attribute(batch, 0)
+        assert max(model.passes) == 32
+
+
 def test_a_few_points_more_are_not_worth_a_check():
     model = Spy()
     assert rows(model, pnpx.SmoothGrad(model, n_iter=8), 16) == [32] * 4
@@ -113,6 +134,24 @@ def test_samples_that_depend_on_how_many_rows_there_are_get_passes_of_their_own(
     x = torch.randn(16, 3)
     found = pnpx.SmoothGrad(Counts(), n_iter=50, noise_std=0.0).attribute(x, 0)
     torch.testing.assert_close(found, 2 * x)
+
+
+def test_what_was_proven_stays_where_more_rows_fail():
+    class Limited(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.passes = []
+
+        def forward(self, x):
+            self.passes.append(len(x))
+            if len(x) > 64:
+                raise ValueError("at most 64 rows")
+            return x.square().sum(1, keepdim=True)
+
+    model, x = Limited(), torch.randn(1, 3)
+    found = pnpx.SmoothGrad(model, n_iter=1000, noise_std=0.0).attribute(x, 0)
+    torch.testing.assert_close(found, 2 * x)
+    assert model.passes.count(32) >= 31 and len(model.passes) < 40
 
 
 def test_out_of_memory_ends_the_growth(monkeypatch):
