@@ -60,6 +60,12 @@ def require_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"`{name} >= {least}` must hold, but got {name}={value}")
 
 
+def require_axis(name: str, value: Any) -> None:
+    """Require the number of an axis, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} must be an int or None, but got {value!r}")
+
+
 def require_seed(seed: Any) -> None:
     """Require a seed that generators take, with room above it for those of several tensors."""
     require_count("seed", seed, 0)

@@ -21,6 +21,7 @@ X, Y, Z = torch.ones(2, 3), torch.zeros(2, 4), torch.tensor([1, 2])
 Pair = namedtuple("Pair", "image target")
 Named = namedtuple("Named", "ids labels")
 Triple = namedtuple("Triple", "image target meta")
+Masked = namedtuple("Masked", "image mask")
 
 
 @dataclass
@@ -67,6 +68,26 @@ class AnyKeyword(nn.Module):
 class Trained(nn.Module):
     def forward(self, x, labels=None, weight=None):
         return x
+
+
+class MaskedModel(nn.Module):
+    def forward(self, x, mask):
+        return x
+
+
+class MayBeMasked(nn.Module):
+    def forward(self, x=None, mask=None):
+        return x if mask is None else mask
+
+
+class OnePositional(nn.Module):
+    def forward(self, x, /, mask):
+        return x
+
+
+class AnyAtAll(nn.Module):
+    def forward(self, *args, **kwargs):
+        return args
 
 
 class HuggingFace(nn.Module):
@@ -195,6 +216,17 @@ CALLS = {
     "the rest of a namedtuple": (Two(), Triple(X, Z, Y), None, "meta", (), {"image": X, "meta": Y}, {"image": X}),
     "the rest of a namedtuple by position": (Two(), Pair(X, Y), None, 1, (X, Y), {}, (X,)),
     "the rest of a namedtuple with other names": (Pairs(), Triple(X, Z, Y), None, "target", (X, Y, Z), {}, (X, Y)),
+    "namedtuple without what is required": (MaskedModel(), Masked(X, Y), None, None, (X, Y), {}, (X, Y)),
+    "namedtuple without what goes by position alone": (OnePositional(), Masked(X, Y), None, None, (X, Y), {}, (X, Y)),
+    "namedtuple of which a part is taken under another name": (Two(), Masked(X, Y), None, Keywords({"meta": "mask"}),
+                                                               (), {"image": X, "meta": Y}, {"image": X}),
+    "namedtuple, and all that is required": (MaskedModel(), Masked(X, Y), None, Keywords({"x": "image"}), (),
+                                             {"mask": Y, "x": X}, {"mask": Y}),
+    "namedtuple, and all that is required, by position": (MaskedModel(), Masked(X, Y), None, "image", (X,),
+                                                          {"mask": Y}, {"mask": Y}),
+    "namedtuple with one name, which is taken": (MayBeMasked(), Masked(X, Y), None, "mask", (X,), {"mask": Y}, (X,)),
+    "namedtuple, any keyword": (Anything(), Masked(X, Y), None, None, (), {"image": X, "mask": Y}, {"image": X}),
+    "namedtuple of one, anything": (AnyAtAll(), namedtuple("Only", "image")(X), None, None, (X,), {}, (X,)),
     "callable": (One(), {"deep": [X, Y]}, lambda batch: batch["deep"][0], None, (X,), {}, X),
     "callable for several": (Two(), (X, Y), lambda batch: batch, None, (X, Y), {}, (X, Y)),
     "callable by keyword": (Two(), (X, Y), lambda batch: {"image": batch[0]}, lambda batch: {"meta": batch[1]}, (),
@@ -285,6 +317,17 @@ def test_labels_do_not_reach_an_argument_that_a_model_can_do_without(batches):
     else:
         assert found(batches(X, Z), 1).attributions["ids"].shape == X.shape
     assert all(weight is None for weight in seen)
+
+
+def test_a_padding_mask_in_a_named_tuple_is_no_argument_that_must_be_said():
+    steps = torch.ones(2, 3, dtype=torch.bool)
+    call = extract(Two(), Masked(X, steps), padding_mask="mask")
+    assert same(call.kwargs, {"image": X}) and call.args == () and torch.equal(call.steps, steps)
+
+
+def test_what_is_advised_for_a_named_tuple_explains_it():
+    for advised, names in (("mask", ["mask"]), (Keywords({"x": "image", "mask": "mask"}), ["x", "mask"])):
+        assert list(extract(MayBeMasked(), Masked(X, Y), advised).kwargs) == names
 
 
 def test_what_the_model_does_not_run_without_is_no_label():
@@ -673,6 +716,18 @@ def test_no_batch_size(forward, kind, message):
     (HuggingFace(), Named(X, Z), None, None, TypeError,
      "the batch has 2 parts, and HuggingFace.forward requires no arguments; whether its part 1, counted from 0, is "
      "the argument 'attention_mask' or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),
+    (AnyAtAll(), Masked(X, Y), None, None, TypeError,
+     "the batch has 2 parts, and AnyAtAll.forward requires no arguments; whether its part 1, counted from 0, is one "
+     "more argument or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),
+    (MayBeMasked(), Masked(X, Y), None, None, TypeError,
+     "the Masked as batch has no part for the argument 'x' of MayBeMasked.forward; whether its part 'image' is that "
+     "argument or a label must be said: forward_arg_extractor='mask', or "
+     "forward_arg_extractor=Keywords({'x': 'image', 'mask': 'mask'})"),
+    (Bert(), namedtuple("Rows", "input_ids attention_mask row")(Z, Z, Z), None, None, TypeError,
+     "the Rows as batch has no part for the argument 'inputs_embeds' of Bert.forward; whether its part 'row' is that "
+     "argument or a label must be said: forward_arg_extractor=('input_ids', 'attention_mask'), or "
+     "forward_arg_extractor=Keywords({'inputs_embeds': 'row', 'input_ids': 'input_ids', "
+     "'attention_mask': 'attention_mask'})"),
     (Positional(), (X, Z, Y), None, 2, TypeError,
      "the batch has 3 parts, and Positional.forward requires 1 argument ('image'); whether its part 1, counted from 0, "
      "is one more argument or a label must be said: forward_arg_extractor=0, or forward_arg_extractor=(0, 1)"),

@@ -12,12 +12,14 @@ import torch
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
+import pnpx
 from pnpx.explanation import Explanation
 from pnpx.plots import plot, plot_input
 from pnpx.plots.image import as_image, overlay
 from pnpx.plots.style import DIVERGING, SEQUENTIAL, Scale, number, word
 from pnpx.plots.tabular import strongest
 from pnpx.plots.tokens import ink_on, place
+from tests.errors import raises
 
 
 def explanation(attributions, explained=None, inputs=None, **changes):
@@ -419,3 +421,16 @@ def test_says_what_is_wrong(options, kind, message):
     with pytest.raises(kind) as error:
         plot(images(), **options)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("given", ["x", True, 1.0])
+def test_the_axis_of_the_channels_is_a_whole_number(given):
+    for draw in (plot, plot_input, lambda _, **options: pnpx.Gradient(torch.nn.ReLU(), **options)):
+        with raises(TypeError, f"channel_axis must be an int or None, but got {given!r}"):
+            draw(images(), channel_axis=given)
+
+
+def test_the_axis_of_the_channels_may_be_a_number_of_numpy():
+    record = explanation(random(2, 2, 10), torch.rand(2, 2, 10))
+    assert len(panels(plot(record, channel_axis=np.int64(1)))[0].lines) == 2
+    assert len(panels(plot_input(record, channel_axis=np.int64(1)))[0].lines) == 2

@@ -1,6 +1,7 @@
 """A call of a model for several copies of its batch, or for some of its samples; and what a user's function is given
 beside the output, for some of the samples."""
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from numbers import Number
@@ -121,10 +122,11 @@ def rows_of_batch(batch: Any, rows: slice, batch_size: int, shared: Collection[i
 def rows_of_own_targets(targets: Any, rows: slice, batch_size: int) -> Any:
     """The targets of a user's own score for some of the samples.
 
-    Tensors and arrays are cut whose first axis is as long as the batch is large, and lists of that length. So are
-    tuples of it, but for those of parts that are cut themselves, as (classes, weights): where all have that length, or
-    one has and they are not of one kind. Boxes of each sample are, and a few may happen to be as many as the samples.
-    A tuple with numbers is one for all samples, as a tuple of indices is; as a part of the targets it is not.
+    Tensors and arrays are cut whose first axis is as long as the batch is large, and lists, deques and ranges of that
+    length. So are tuples of it, but for those of parts that are cut themselves, as (classes, weights): where all have
+    that length, or one has and they are not of one kind. Boxes of each sample are, and a few may happen to be as many
+    as the samples. A tuple with numbers is one for all samples, as a tuple of indices is; as a part of the targets it
+    is not.
 
     Raises:
         TypeError: something for each sample is in an object that cannot be cut.
@@ -146,7 +148,8 @@ def _has_entries(value: Sequence[Any], batch_size: int) -> bool:
     """Whether a list or tuple of targets has an entry for each sample; see `rows_of_own_targets`."""
     if len(value) != batch_size or type(value) is list:
         return len(value) == batch_size
-    parts = [p for p in value if type(p) in (list, tuple) or (isinstance(p, (Tensor, np.ndarray)) and p.ndim)]
+    lists = (list, tuple, deque, range)
+    parts = [p for p in value if type(p) in lists or (isinstance(p, (Tensor, np.ndarray)) and p.ndim)]
     fitting = [len(part) == batch_size for part in parts]
     kinds = {(type(part), getattr(part, "ndim", 1), getattr(part, "dtype", None)) for part in parts if len(part)}
     return not any(fitting) or (len(kinds) == 1 and not all(fitting))
@@ -171,6 +174,8 @@ class _Cut:
 
     def of(self, value: Any) -> Any:
         """``value``, for these samples."""
+        if isinstance(value, deque):  # it takes no slices
+            return deque(self.of([*value]), value.maxlen)
         if self._is_listed(value):
             return value[self.rows]
         if is_container(value):
@@ -179,7 +184,8 @@ class _Cut:
         return rows_of(value, self.rows, self.batch_size, self.axes(value, self.batch_size))
 
     def _is_listed(self, value: Any) -> bool:
-        return type(value) in (list, tuple) and self.is_listed(value, self.batch_size)
+        value = [*value] if isinstance(value, deque) else value
+        return type(value) in (list, tuple, range) and self.is_listed(value, self.batch_size)
 
     def _require_nothing_by_sample(self, value: Any) -> None:
         """Require that an object which is not looked into holds nothing for each sample."""

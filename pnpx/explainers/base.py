@@ -21,7 +21,7 @@ from pnpx.explainers.pieces import Piece, pool_channels
 from pnpx.explainers.record import record
 from pnpx.explainers.room import DEFAULT_ROWS
 from pnpx.extractors import Call, Extractor, extract
-from pnpx.parameters import as_plain, plain_numbers, require_count
+from pnpx.parameters import as_plain, plain_numbers, require_axis, require_count
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
 from pnpx.structure import Structure
 
@@ -99,8 +99,7 @@ class Explainer(ABC, metaclass=Named):
         for name in ("replay", "progress"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be a bool, but got {getattr(self, name)!r}")
-        if self.channel_axis is not None and not isinstance(self.channel_axis, int):
-            raise TypeError(f"channel_axis must be an int or None, but got {self.channel_axis!r}")
+        require_axis("channel_axis", self.channel_axis)
         if self.reducer is not None and self.reducer not in ("mean", "sum", "max", "min"):
             raise ValueError(f"reducer must be 'mean', 'sum', 'max', 'min' or None, but is {self.reducer!r}")
         self.objective  # noqa: B018  (it checks its own parameters)

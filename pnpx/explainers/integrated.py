@@ -1,7 +1,7 @@
 """Integrated gradients: the mean gradient on a path from a baseline, times the path."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,7 @@ class IntegratedGradients(GradientExplainer):
             and so on, with this many at most. None: ``n_steps`` are all.
     """
 
+    _: KW_ONLY
     n_steps: int = tunable(32, Range(10, 100))
     baseline: Baseline = 0.0
     rule: Rule = "gausslegendre"

@@ -1,7 +1,7 @@
 """Statistics of the gradients at noisy copies of what is explained."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -37,6 +37,7 @@ class NoisyGradient(GradientExplainer):
         seed: of the noise.
     """
 
+    _: KW_ONLY
     noise_level: float = tunable(0.1, Range(0.01, 1.0, log=True))
     n_iter: int = tunable(20, Range(10, 100))
     noise_std: float | None = None

@@ -30,9 +30,10 @@ def extract(
 ) -> Call:
     """The call of ``model`` for ``batch``.
 
-    Without extractors a tensor is one argument, a tuple or list as many as the model's ``forward`` requires. A mapping,
-    dataclass or named tuple goes by keyword: those of its parts that ``forward`` names, without labels (see
-    `Signature.is_label`). Of these, masks and positions only go along.
+    Without extractors a tensor is one argument, a tuple or list as many as the model's ``forward`` requires. A mapping
+    or dataclass goes by keyword: those of its parts that ``forward`` names, without labels (see `Signature.is_label`);
+    masks and positions among them only go along. So does a named tuple of which a part is named like an argument, if
+    nothing that ``forward`` requires is missing then. Else it is a tuple.
 
     Args:
         model: what is called; only its signature is read.
@@ -47,19 +48,21 @@ def extract(
         ValueError: a forward argument is to be explained and to go along as well, or the mask is none of the batch.
     """
     signature = Signature(model)
+    extra, extra_names, shared = ((), (), ()) if additional is None else _take(signature, batch, additional, ADDITIONAL)
     if forward is None:
-        value, names, rest = whole(signature, batch, named_by(additional))
+        value, names, rest = whole(
+            signature, batch, named_by(additional), _given(signature, extra_names), named_by(padding_mask)
+        )
     else:
-        value, names, shared = _take(signature, batch, forward, FORWARD)
+        value, names, marked = _take(signature, batch, forward, FORWARD)
         rest = {}
-        if any(shared):
+        if any(marked):
             raise TypeError(
                 "what is explained has an axis of the batch, so that Shared is for additional_forward_arg_extractor, "
                 f"but forward_arg_extractor is {forward!r}"
             )
         if not names:
             raise TypeError("forward_arg_extractor must take what is explained, but takes nothing: it is empty")
-    extra, extra_names, shared = ((), (), ()) if additional is None else _take(signature, batch, additional, ADDITIONAL)
     names, extra_names = placed_keys(signature, names, extra_names, rest)
     extras = Call(extra, extra_names)
     if twice := [name for name in extra_names if name is not None and name in (*names, *rest)]:
@@ -77,6 +80,12 @@ def extract(
             f"{tuple(call.steps.shape)}; its shape is (batch, length)"
         )
     return _with_axes(call, dict(zip(_places(extra_names), shared, strict=True)))
+
+
+def _given(signature: Signature, extra_names: Sequence[str | None]) -> set[str]:
+    """The arguments that what goes along has values for, where all else goes by keyword."""
+    named = {str(name) for name in extra_names if name is not None and not isinstance(name, Unknown)}
+    return named | set(signature.positional[: len(extra_names) - sum(name in named for name in extra_names)])
 
 
 def _places(names: Sequence[str | None]) -> list[int | str]:

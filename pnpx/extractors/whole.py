@@ -1,6 +1,6 @@
 """A batch without an extractor for what is explained: which of its parts reach the model, and as which arguments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,17 @@ Taken = tuple[Structure, tuple[str | None, ...], dict[str, Any]]
 """What is explained, the keywords for it, and what goes along by keyword."""
 
 
-def whole(signature: Signature, batch: Any, taken: set[int | str]) -> Taken:
-    """All of ``batch`` but ``taken``.
+def whole(
+    signature: Signature, batch: Any, taken: set[int | str], given: Collection[str], masks: Collection[int | str]
+) -> Taken:
+    """All of ``batch`` but ``taken``, where the arguments ``given`` have values already, and ``masks`` are for padding.
+
+    A named tuple goes by its fields where one is named like an argument, and nothing that is required is missing then.
 
     Raises:
         TypeError: it has more parts than the model takes, or none of them, or what may as well be labels.
     """
-    if _goes_by_name(signature, batch, taken):
+    if _goes_by_name(signature, batch, taken, given, masks):
         batch = batch._asdict()
     if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence):
         return _by_position(signature, batch, taken)
@@ -45,12 +49,33 @@ def _parts(batch: Any) -> list[str]:
     return [name for name, part in held.items() if isinstance(part, np.ndarray) or tensors(part)]
 
 
-def _goes_by_name(signature: Signature, batch: Any, taken: set[int | str]) -> bool:
-    """Whether ``batch`` is a named tuple of which a field is named like what the model takes, and none is numbered."""
-    if isinstance(batch, PackedSequence) or any(isinstance(key, int) for key in taken):
+def _goes_by_name(
+    signature: Signature, batch: Any, taken: set[int | str], given: Collection[str], masks: Collection[int | str]
+) -> bool:
+    """Whether ``batch`` is a named tuple that goes by its fields, see `whole`, and none of them is numbered.
+
+    Raises:
+        TypeError: a field is named like no argument, but an argument for which there is nothing could take it.
+    """
+    if not isinstance(batch, tuple) or isinstance(batch, PackedSequence) or any(isinstance(key, int) for key in taken):
         return False
-    fields = getattr(batch, "_fields", ()) if isinstance(batch, tuple) else ()
-    return any(signature.keyword(name) is not None and not signature.is_label(name) for name in fields)
+    left = [name for name in getattr(batch, "_fields", ()) if name not in taken and not signature.is_label(name)]
+    if signature.open_ended and not signature.positional and not signature.positional_open_ended:
+        return bool(left)
+    named = [name for name in left if name in signature.names]
+    if not named or signature.required - {*named, *given}:
+        return False
+    others = [name for name in left if name not in (*named, *masks)]
+    free = [name for name in signature.positional if name not in (*named, *given) and not signature.is_label(name)]
+    if others and free:
+        alone = named[0] if len(named) == 1 else tuple(named)
+        every = Keywords({**dict(zip(free, others, strict=False)), **dict(zip(named, named, strict=True))})
+        raise TypeError(
+            f"the {type(batch).__name__} as batch has no part for the argument {free[0]!r} of {signature.called}; "
+            f"whether its part {others[0]!r} is that argument or a label must be said: "
+            f"forward_arg_extractor={alone!r}, or forward_arg_extractor={every}"
+        )
+    return True
 
 
 def _by_position(signature: Signature, batch: Sequence[Any], taken: set[int | str]) -> Taken:

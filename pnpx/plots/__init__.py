@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pnpx.explanation import Explanation
+from pnpx.parameters import plain_numbers, require_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
 
     Raises:
         IndexError: there is no such sample.
+        TypeError: ``channel_axis`` is no int.
         ValueError: ``kind`` or ``pooling`` is unknown, or a number is out of its range.
     """
     from pnpx.plots.choose import kind_of, panel
@@ -50,6 +52,8 @@ def plot(explanation: Explanation, sample: int = 0, *, kind: str | None = None, 
         raise ValueError(f"0 < percentile <= 100 must hold, but got {percentile}")
     if top < 1:
         raise ValueError(f"top must be at least 1, but got {top}")
+    channel_axis = plain_numbers(channel_axis)
+    require_axis("channel_axis", channel_axis)
     one = explanation[sample]
     kind, targets = kind_of(one, kind), target_texts(one)
     found, left_out = drawn(parts(one))
@@ -71,6 +75,8 @@ def plot_input(explanation: Explanation, sample: int = 0, *, kind: str | None = 
     """A figure of the inputs of one sample, without attributions; for arguments and errors see `plot`."""
     from pnpx.plots.choose import input_panels, kind_of
 
+    channel_axis = plain_numbers(channel_axis)
+    require_axis("channel_axis", channel_axis)
     one = explanation[sample]
     panels = input_panels(one, kind_of(one, kind), top, channel_axis)
     return compose("", "", [""] * len(panels), panels)

@@ -1,6 +1,6 @@
 """Copies of a batch, and parts of it."""
 
-from collections import namedtuple
+from collections import deque, namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,7 +104,7 @@ def seen(value):
         return value.tolist()
     if isinstance(value, dict):
         return {key: seen(part) for key, part in value.items()}
-    return [seen(part) for part in value] if isinstance(value, (list, tuple)) else value
+    return [seen(part) for part in value] if isinstance(value, (list, tuple, deque, range)) else value
 
 
 RAGGED = tuple(torch.ones(length, 4) for length in (3, 2, 5))
@@ -118,6 +118,10 @@ ALIKE = tuple({"boxes": torch.full((3, 4), float(number))} for number in range(3
     ({"a": torch.arange(3), "b": [4, 5, 6], "c": 7, "d": (4, 5, 6)}, {"a": [1, 2], "b": [5, 6], "c": 7, "d": [5, 6]}),
     ((X, 4), (X[1:], 4)), (Boxes(X, [4, 5, 6]), (X[1:], [5, 6])),
     ((torch.arange(3), [4, 5, 6], {"a": torch.arange(3)}), ([1, 2], [5, 6], {"a": [1, 2]})),
+    (range(4, 7), range(5, 7)), (range(2), range(2)), ({"a": range(3)}, {"a": range(1, 3)}),
+    (deque([4, 5, 6]), deque([5, 6])), (deque([4, 5]), deque([4, 5])), (deque([X, 4]), deque([X[1:], 4])),
+    (deque([X, X, X]), deque([X, X])),
+    ((range(3), deque([4, 5, 6]), range(3)), (range(1, 3), deque([5, 6]), range(1, 3))),
     # One for each sample ...
     (("a", "b", "c"), ["b", "c"]), (({"a": 4}, {"a": 5}, {"a": 6}), [{"a": 5}, {"a": 6}]), (ALIKE, ALIKE[1:]),
     (RAGGED, RAGGED[1:]), ((*RAGGED[:2], torch.ones(0)), (RAGGED[1], [])), (([4, 5, 6], [4], []), [[4], []]),
@@ -153,7 +157,7 @@ def test_attributes_of_an_object_are_judged_as_targets_are():
     end = " has something for each of the 3; give a tuple, a mapping or a dataclass, or batch_size=3"
     with raises(TypeError, f"a function as targets is given the batch {message}'table'{end}"):
         rows_of_batch(targets, slice(1, 3), 3)
-    for boxes in (torch.ones(3), [*RAGGED], (4, 5, 6)):
+    for boxes in (torch.ones(3), [*RAGGED], (4, 5, 6), range(3), deque(RAGGED)):
         with raises(TypeError, f"a callable score is given the targets {message}'boxes'{end}"):
             rows_of_own_targets({"a": SimpleNamespace(n=3, boxes=boxes)}, slice(1, 3), 3)
 
