@@ -11,7 +11,7 @@ from pnpx.config import ConfigError
 from pnpx.plan import plan
 from pnpx.textplan import explains_texts
 
-pytest.importorskip("transformers", reason="the models that read texts are of transformers; pip install pnpx[text]")
+pytest.importorskip("transformers", reason="the models that read texts are of transformers; pip install transformers")
 
 GOOD = """\
 model: sentiment
@@ -222,9 +222,9 @@ def test_explainers_that_need_more_than_a_text_are_none_of_texts():
     assert not explains_texts(pnpx.ExpectedGradients)
 
 
-def test_without_transformers_the_extra_is_named(write, monkeypatch):
+def test_without_transformers_what_to_install_is_named(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     for model, who in (("sentiment", "the zoo's text models"), ("transformers:x/y", "models of transformers")):
         (line,) = problems(write(GOOD.replace("model: sentiment", f"model: {model}")))
         assert line == (f"run.yaml:1: model: {who} need transformers, which is not installed; install it: "
-                        "pip install 'pnpx[text]'")
+                        "pip install transformers tokenizers")
