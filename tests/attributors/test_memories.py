@@ -638,7 +638,8 @@ def test_explanations_inside_of_explanations_do_not_wait_for_each_other(keeps):
             torch.testing.assert_close(job.result(timeout=30), gradient(partial(square, model)))
 
 
-def test_a_score_may_wait_for_another_thread_that_explains_a_model_that_keeps_nothing():
+@pytest.mark.parametrize("kind", [pnpx.Gradient, partial(pnpx.SmoothGrad, n_iter=1, noise_std=0.0)])
+def test_a_score_may_wait_for_another_thread_that_explains_a_model_that_keeps_nothing(kind):
     model, mine, waiting = nn.Linear(4, 3), threading.Lock(), threading.Event()
 
     def score(output, targets):
@@ -648,7 +649,7 @@ def test_a_score_may_wait_for_another_thread_that_explains_a_model_that_keeps_no
 
     with ThreadPoolExecutor(1) as pool:
         with mine:
-            job = pool.submit(pnpx.Gradient(model, score=score).attribute, X)
+            job = pool.submit(kind(model, score=score).attribute, X)
             waiting.wait(30)
             pnpx.Gradient(model).attribute(X, 1)
         torch.testing.assert_close(job.result(timeout=30), gradient(model))
