@@ -145,5 +145,5 @@ def explaining(model: nn.Module) -> Iterator[None]:
                 del _explained[key]
                 for other in explained.beside:
                     other.beside = [one for one in other.beside if one is not explained]
-                explained.lasting.warn_of_made()
                 explained.found.restore()
+                explained.lasting.warn_of_made()  # last, as a warning may be made an error

@@ -698,3 +698,28 @@ def test_a_part_made_by_the_first_call_that_keeps_a_state():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pnpx.SmoothGrad(model, n_iter=3, batch_size=1).attribute(X, 1)
+
+
+def test_a_warning_that_is_an_error_leaves_the_model_as_it_was_found():
+    class Counter(nn.Module):
+        def forward(self, x):
+            self.seen = x.detach()
+            return x
+
+    class Late(Head):
+        def __init__(self):
+            super().__init__()
+            self.memory, self.counter = torch.ones(4), None
+
+        def forward(self, x):
+            if self.counter is None:
+                self.counter = Counter()
+            self.memory.mul_(0.5)
+            return square(self, self.counter(x) * self.memory)
+
+    model = Late()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="the first call of the model makes 'counter'"):
+            pnpx.SmoothGrad(model, n_iter=3, batch_size=1).attribute(X, 1)
+    assert torch.equal(model.memory, torch.ones(4))
