@@ -123,15 +123,13 @@ class Bound(Sharing):
             alone.enter_context(self.attributes.alone())
             for tensor in edited:
                 tensor.requires_grad_()
-            measures, self._measures = self._measures, None
-            with Beside() if measures else nullcontext() as beside:
+            with Beside() if self._measures else nullcontext() as beside:
                 output = self.run(edited, copies)
             if not self.attributes.may_keep:
                 alone.close()  # a user's own score may wait for another thread that explains
             scores = aim.scores(output, copies)
-            if measures and beside:
-                held = held_bytes(scores, copies * measures)
-                self.held = None if held is None else (held + beside.total) // copies
+            if beside is not None:
+                self._note_held(scores, copies, beside)
             found = self._backward.gradients(scores, edited, self.describe())
             if check is not None:  # in other passes, so that this one is over first
                 check([score.detach() for score in scores])
@@ -139,6 +137,11 @@ class Bound(Sharing):
             [self._separated(gradient, value, copies) for gradient, value in zip(gradients, self.values, strict=True)]
             for gradients in found
         ]
+
+    def _note_held(self, scores: Sequence[Tensor], copies: int, beside: Beside) -> None:
+        held = held_bytes(scores, copies * (self._measures or 0))
+        self.held = None if held is None else (held + beside.total) // copies
+        self._measures = None
 
     def clean_gradients(self, aim: Aim) -> list[list[Tensor]]:
         """The gradients at the clean values: for each target, for each explained tensor, (1, *its shape).
