@@ -87,7 +87,7 @@ STATISTICS = {
 def test_noise(name, layer, kind):
     reference = reference_at(name, layer)
     # VarGrad keeps independent draws: mirrored ones make it worse.
-    sampler = sampling.independent if kind is pnpx.VarGrad else sampling.latin
+    sampler = sampling.independent if kind is pnpx.VarGrad else sampling.spread
     gradients = noisy_gradients(reference, sampler, noise_level=0.3, seed=4)
     statistic = STATISTICS[kind.__name__]
     # Where the score is linear, the variance is zero up to rounding of the gradients.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pnpx import sampling
-from pnpx.sampling import SAMPLERS, antithetic, independent, latin, orthogonal
+from pnpx.sampling import SAMPLERS, antithetic, independent, latin, orthogonal, simplex, spread
 
 of_each = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
@@ -177,6 +177,54 @@ def test_what_numbers_contribute_alone_nearly_cancels():
         return (torch.stack(means) - (2 * torch.pi) ** -0.5).square().mean()
 
     assert error(latin) < error(independent) / 20
+
+
+@pytest.mark.parametrize("size, count, parts", [
+    (12, 10, [12]), (9, 10, [9]), (200, 64, [67, 67, 66]), (40, 5, [4] * 10), (3, 2, [1] * 3), (1, 2, [1])], ids=str)
+def test_simplex_draws_point_to_the_corners(size, count, parts):
+    """Of as many simplices as parts of the numbers; the last part may lack some axes of its own."""
+    draws = torch.stack(list(simplex((size,), count, generator()))).double()
+    for part in draws.split(parts, 1):
+        if part.shape[1] < parts[0]:
+            continue
+        unit = part / part.norm(dim=1, keepdim=True)
+        angles = torch.full((count, count), -1 / (count - 1), dtype=torch.float64).fill_diagonal_(1)
+        torch.testing.assert_close(unit @ unit.T, angles, rtol=0, atol=1e-5)
+
+
+def test_parts_of_a_draw_have_simplices_of_their_own():
+    draws = torch.stack(list(simplex((4000,), 5, generator()))).reshape(5, 1000, 4)
+    assert torch.corrcoef(draws[0, :, :2].T)[0, 1].abs() < 4.5 / 1000**0.5
+    neighbours = (draws[:, 1:] * draws[:, :-1]).mean(1)  # (draws, axes)
+    assert (neighbours.abs() < 4.5 / 999**0.5).all()
+    assert (draws.square().mean(1) - 1).abs().max() < 4.5 * (2 / 1000) ** 0.5
+
+
+@pytest.mark.parametrize("size, least", [(8, 10), (19, 8), (30, 1.5)], ids=["fewer numbers", "as many", "more"])
+def test_what_pairs_of_numbers_contribute_cancels_mostly(size, least):
+    """The error of the mean of a quadratic form, against that of independent draws, over seeds."""
+    form = torch.randn(size, size, generator=generator(9))
+
+    def error(sampler):
+        draws = [torch.stack(list(sampler((size,), 20, generator(seed)))) for seed in range(200)]
+        means = torch.stack([((some @ form) * some).sum(1).mean() for some in draws])
+        return (means - form.trace()).square().mean()
+
+    assert error(simplex) < error(independent) / least
+    assert error(latin) > error(independent) / 2  # which a Latin hypercube does not touch
+
+
+def test_what_simplices_contribute_to_first_order_cancels_mostly():
+    def error(sampler):
+        return torch.stack([sum(sampler((40,), 20, generator(seed))) for seed in range(50)]).square().mean()
+
+    assert error(simplex) < error(independent) / 20
+
+
+def test_spread_draws_are_simplices_where_numbers_are_few():
+    for size, sampler in ((160, simplex), (161, latin)):
+        found, expected = (torch.stack(list(some((size,), 10, generator()))) for some in (spread, sampler))
+        assert torch.equal(found, expected)
 
 
 def test_the_ends_are_finite(monkeypatch):

@@ -11,11 +11,11 @@ from pnpx.attributors import Bound, Value
 from pnpx.explainers.points import GradientExplainer, Point
 from pnpx.extractors import Call
 from pnpx.parameters import Range, require_count, require_seed, tunable
-from pnpx.sampling import SAMPLERS
+from pnpx.sampling import SAMPLERS, Sampler, independent, spread
 from pnpx.statistics import Mean, MeanSquare, Variance
 from pnpx.suggest import nearest
 
-SamplerName = Literal["independent", "antithetic", "orthogonal", "latin"]
+SamplerName = Literal["independent", "antithetic", "orthogonal", "latin", "simplex"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class NoisyGradient(GradientExplainer):
         n_iter: how many noisy copies.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
         sampler: "independent" draws, mirrored pairs ("antithetic"), mirrored pairs along orthogonal directions
-            ("orthogonal"), or a Latin hypercube ("latin"); None: the one that estimates this statistic best at equal
-            cost, as far as is known. See `pnpx.sampling`.
+            ("orthogonal"), a Latin hypercube ("latin"), or the corners of simplices ("simplex"); None: the one that
+            estimates this statistic best at equal cost, as far as is known. See `pnpx.sampling`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise.
     """
@@ -45,7 +45,7 @@ class NoisyGradient(GradientExplainer):
     input_x_gradient: bool | Literal["clean", "noisy"] = False
     seed: int = 0
 
-    default_sampler: ClassVar[SamplerName] = "independent"
+    default_sampler: ClassVar[Sampler] = independent
     least_iter: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class NoisyGradient(GradientExplainer):
 
     def _draws(self, value: Value, seed: int) -> Iterator[Tensor]:
         """Standard normal noise for a sample of ``value``, ``n_iter`` times."""
-        sample = SAMPLERS[self.sampler or self.default_sampler]
+        sample = SAMPLERS[self.sampler] if self.sampler else type(self).default_sampler
         if value.valid is None:
             return sample(value.sample_shape, self.n_iter, torch.Generator().manual_seed(seed))
         # A generator for each step of a sequence, lest the draws depend on how long the longest one beside it is.
@@ -141,7 +141,8 @@ class SmoothGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: a Latin hypercube.
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: "simplex"
+            where a sample's value has at most 16 numbers for each of the ``n_iter``, else a Latin hypercube, "latin".
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 
@@ -149,7 +150,7 @@ class SmoothGrad(NoisyGradient):
     """
 
     statistic = Mean
-    default_sampler = "latin"
+    default_sampler = spread
 
 
 class SquareGrad(NoisyGradient):
@@ -159,7 +160,8 @@ class SquareGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: a Latin hypercube.
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: "simplex"
+            where a sample's value has at most 16 numbers for each of the ``n_iter``, else a Latin hypercube, "latin".
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 
@@ -167,7 +169,7 @@ class SquareGrad(NoisyGradient):
     """
 
     statistic = MeanSquare
-    default_sampler = "latin"
+    default_sampler = spread
 
 
 class VarGrad(NoisyGradient):
@@ -179,7 +181,8 @@ class VarGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies, 2 at least. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal" or "latin", see `pnpx.sampling`; None: independent draws.
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: independent
+            draws.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pnpx
+from pnpx.sampling import SAMPLERS
 
 
 class Reader(nn.Module):
@@ -28,7 +29,7 @@ def batch(left, right, others=0):
 
 
 @pytest.mark.parametrize("kind", [pnpx.SmoothGrad, pnpx.SquareGrad, pnpx.VarGrad])
-@pytest.mark.parametrize("sampler", [None, "independent", "antithetic", "orthogonal", "latin"])
+@pytest.mark.parametrize("sampler", [None, *SAMPLERS])
 @pytest.mark.parametrize("left, right, others", [(0, 4, 0), (4, 0, 0), (2, 3, 2)])
 def test_padding_does_not_matter(kind, sampler, left, right, others):
     torch.manual_seed(0)
