@@ -1,26 +1,35 @@
 """How exact the samplers are at equal cost: squared errors against a very long run. ``python -m benchmarks.error``."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import pnpx
 from benchmarks.command import Options, main
+from benchmarks.subjects import subjects
 from benchmarks.table import Table
 from pnpx import zoo
 from pnpx.explainers.noise import NoisyGradient, SamplerName
 from pnpx.statistics import Mean, MeanSquare, Statistic, Variance
+from pnpx.structure import tensors
 from pnpx.zoo.train import RECIPES, train
 
 KINDS = ("SmoothGrad", "SquareGrad", "VarGrad")
-SAMPLERS: tuple[SamplerName, ...] = ("independent", "antithetic", "orthogonal", "latin")
+SAMPLERS: tuple[SamplerName, ...] = ("independent", "antithetic", "orthogonal", "latin", "simplex")
 N_ITER = (10, 20, 50)
 IMAGES = 4
-SEEDS = 48
-PARTS, PART = 16, 192  # of the reference run: 3072 independent samples
-PLACES = {"digits_cnn": "conv1", "digits_attention": "block1", "digits_lstm": "lstm"}
+PLACES = {
+    "digits_cnn": "conv1",
+    "digits_attention": "block1",
+    "digits_lstm": None,
+    "digits_rnn": None,
+    "breast_cancer_mlp": None,
+}
+PART = 192  # independent samples; so many in each part of the reference run
 
 
 class AtOnce(Statistic):
@@ -49,33 +58,58 @@ class Estimates(NoisyGradient):
     statistic = AtOnce
 
 
+class ByDefault(Estimates):
+    """The same with the noise that SmoothGrad and SquareGrad draw by default."""
+
+    default_sampler = pnpx.SmoothGrad.default_sampler
+
+
 @dataclass(frozen=True)
 class Net:
-    """A trained network in float64, what its non-linearity is, and a few held-out samples."""
+    """A network, a few samples that it was not trained on, and the layers where it is explained; None: at the input.
+
+    There are ``parts`` of `PART` independent samples in the reference run, and so many ``seeds`` of each estimate.
+    """
 
     name: str
     model: nn.Module
-    layer: str
-    inputs: Tensor
+    layers: tuple[str | None, ...]
+    batch: Any
     targets: Tensor
+    parts: int = 16
+    seeds: int = 48
 
 
 def nets() -> Iterator[Net]:
-    """The zoo's networks; those that have ReLU or GELU also with the other one, trained in the same way."""
+    """The zoo's networks in float64; those that have ReLU or GELU also with the other one, trained in the same way."""
     for name, layer in PLACES.items():
         data = zoo.data(zoo.entry(name).data, "test")
         rows = slice(0, IMAGES)
         inputs, targets = data.inputs[rows].double(), data.targets[rows]
+        layers = (None,) if layer is None else (None, layer)
         model = zoo.load(name)
         kinds = {type(module) for module in model.modules()} & {nn.ReLU, nn.GELU}
         own = next(iter(kinds)).__name__ if kinds else "tanh"
-        yield Net(f"{name}, {own}", model.double(), layer, inputs, targets)
+        yield Net(f"{name}, {own}", model.double(), layers, inputs, targets)
         if kinds:
             other = nn.GELU if own == "ReLU" else nn.ReLU
             entry = zoo.entry(name)
             changed = replace(entry, build=partial(_built_with, entry.build, other))
             trained = train(changed, RECIPES[name], zoo.data(entry.data, "train"))
-            yield Net(f"{name}, {other.__name__}", trained.double(), layer, inputs, targets)
+            yield Net(f"{name}, {other.__name__}", trained.double(), layers, inputs, targets)
+
+
+def large_nets(names: Sequence[str]) -> Iterator[Net]:
+    """The networks of `benchmarks.subjects`, which have random weights, with two samples each."""
+    for subject in subjects(names, "small"):
+        # A layer behind which the scores are linear has no error.
+        layers: list[str | None] = [cut.layer for cut in subject.cuts if cut.layer != "layer4"]
+        batch = subject.layer_batch
+        if isinstance(batch, dict):  # ids of tokens, which take no noise
+            some: Any = {name: tensor[:2] for name, tensor in batch.items()}
+        else:
+            layers, some = [None, *layers], batch[:2]
+        yield Net(subject.name, subject.model, tuple(layers), some, subject.targets[:2], parts=6, seeds=8)
 
 
 def _built_with(build: Callable[[], nn.Module], activation: type[nn.Module]) -> nn.Module:
@@ -88,28 +122,38 @@ def _built_with(build: Callable[[], nn.Module], activation: type[nn.Module]) -> 
 
 
 def error(options: Options) -> list[Table]:
-    """The table: for each network, place and statistic, how many times smaller the error is."""
-    table = Table(
+    """For each network, place and statistic, how many times smaller the error is: by sampler, and by default."""
+    by_sampler = Table(
         "Squared error of independent noise over that of other samplers, at equal cost",
         ["network", "at", "explainer", *(f"{sampler}, n={n}" for sampler in SAMPLERS[1:] for n in N_ITER)],
         [
-            f"Over 1 is better than independent. The error is against {PARTS * PART} independent samples in float64, "
-            f"whose own error is subtracted: the mean over {IMAGES} held-out digits, their elements and {SEEDS} seeds. "
-            "Wanted: 2 or more for SmoothGrad and SquareGrad, which draw a Latin hypercube by default; VarGrad draws "
+            "Over 1 is better than independent. The error is against 3072 independent samples in float64, whose own "
+            f"error is subtracted: the mean over {IMAGES} held-out samples, their elements and 48 seeds. VarGrad draws "
             "independent noise by default. Squares have outliers: even so many seeds leave some tenths open.",
         ],
     )
     for net in nets():
-        for layer in (None, net.layer):
-            errors = _errors(net, layer)
-            for number, kind in enumerate(KINDS):
-                ratios = [
-                    _ratio(errors["independent", n][number], errors[sampler, n][number])
-                    for sampler in SAMPLERS[1:]
-                    for n in N_ITER
-                ]
-                table.add(net.name, layer or "input", kind, *ratios)
-    return [table]
+        _fill(by_sampler, net, KINDS, SAMPLERS[1:], N_ITER)
+    by_default = Table(
+        "The same for the models that are timed, by the default sampler",
+        ["network", "at", "explainer", *(f"n={n}" for n in N_ITER[1:])],
+        ["Two samples each, in float32, against 1152 independent samples, with 8 seeds."],
+    )
+    for net in large_nets(options.models):
+        _fill(by_default, net, KINDS[:2], (None,), N_ITER[1:])
+    return [by_sampler, by_default]
+
+
+def _fill(
+    table: Table, net: Net, kinds: Sequence[str], samplers: Sequence[SamplerName | None], counts: Sequence[int]
+) -> None:
+    """A row for each place and each of the ``kinds``, with a column for each sampler and number of samples."""
+    for layer in net.layers:
+        errors = _errors(net, layer, samplers, counts)
+        for number, kind in enumerate(kinds):
+            independent = {n: errors["independent", n][number] for n in counts}
+            ratios = [_ratio(independent[n], errors[sampler, n][number]) for sampler in samplers for n in counts]
+            table.add(net.name, layer or "input", kind, *ratios)
 
 
 def _ratio(independent: Tensor, other: Tensor) -> str:
@@ -117,26 +161,29 @@ def _ratio(independent: Tensor, other: Tensor) -> str:
     return "no error" if not independent and not other else f"{float(independent / other):.2f}"
 
 
-def _errors(net: Net, layer: str | None) -> dict[tuple[SamplerName, int], Tensor]:
-    """The mean squared errors, (kinds,), of each sampler for each number of samples."""
+def _errors(
+    net: Net, layer: str | None, samplers: Sequence[SamplerName | None], counts: Sequence[int]
+) -> dict[tuple[SamplerName | None, int], Tensor]:
+    """The mean squared errors, (kinds,), of each sampler, and of independent draws, for each number of samples."""
 
-    def estimate(sampler: SamplerName, n_iter: int, seed: int) -> Tensor:
-        explainer = Estimates(net.model, layer=layer, sampler=sampler, n_iter=n_iter, seed=seed, batch_size=256)
-        found = explainer.attribute(net.inputs, net.targets)
-        return found if isinstance(found, Tensor) else found[0]  # an LSTM's outputs, without its last states
+    def estimate(sampler: SamplerName | None, n_iter: int, seed: int) -> Tensor:
+        kind = Estimates if sampler else ByDefault
+        explainer = kind(net.model, layer=layer, sampler=sampler, n_iter=n_iter, seed=seed)
+        found = explainer.attribute(net.batch, net.targets)
+        return tensors(found)[0].double()
 
     # Seeds far from those of the estimates.
-    parts = torch.stack([estimate("independent", PART, 10**6 + part) for part in range(PARTS)])
+    parts = torch.stack([estimate("independent", PART, 10**6 + part) for part in range(net.parts)])
     reference = parts.mean(0)
-    own_error = parts.var(0).flatten(1).mean(1) / PARTS
-    errors: dict[tuple[SamplerName, int], Tensor] = {}
-    for sampler in SAMPLERS:
-        for n_iter in N_ITER:
-            deviations = [estimate(sampler, n_iter, seed) - reference for seed in range(SEEDS)]
+    own_error = parts.var(0).flatten(1).mean(1) / net.parts
+    errors: dict[tuple[SamplerName | None, int], Tensor] = {}
+    for sampler in ("independent", *samplers):
+        for n_iter in counts:
+            deviations = [estimate(sampler, n_iter, seed) - reference for seed in range(net.seeds)]
             squares = torch.stack([deviation.square().flatten(1).mean(1) for deviation in deviations])
             errors[sampler, n_iter] = squares.mean(0) - own_error
     return errors
 
 
 if __name__ == "__main__":
-    main(error, __doc__, ("threads",))
+    main(error, __doc__, ("threads", "models"))

@@ -24,14 +24,15 @@ def layers(options: Options) -> list[Table]:
         "Time at layers",
         [
             *("model", "layer", "n_iter", "rows", "floor, s"),
-            *("pnpx / floor", "full passes / floor", "full passes / pnpx", "turns"),
+            *("pnpx / floor", "pnpx / n suffixes", "full passes / floor", "full passes / pnpx", "turns"),
         ],
         [
             "SmoothGrad. The floor, written by hand for each model, runs what comes before the layer once, then n "
             "times forward and backward what comes after it, with as many rows in a pass as pnpx takes (32, and more "
-            "where little is left to run), noise made beforehand and results thrown away. Full passes: the whole model "
-            "runs for every noisy sample, 32 rows in a pass, and a hook puts the noise at the layer, likewise made "
-            "beforehand. Ratios are medians over turns, with quartiles. Wanted: pnpx not over 1.1 of the floor.",
+            "where little is left to run), noise made beforehand and results thrown away. n suffixes: the same with "
+            "one noisy copy of the batch in a pass. Full passes: the whole model runs for every noisy sample, 32 rows "
+            "in a pass, and a hook puts the noise at the layer, likewise made beforehand. Ratios are medians over "
+            "turns, with quartiles. Wanted: pnpx not over 1.1 of either.",
         ],
     )
     known: list[str] = []
@@ -46,11 +47,13 @@ def layers(options: Options) -> list[Table]:
             for n_iter in options.n_iter:
                 explainer = pnpx.SmoothGrad(subject.model, layer=cut.layer, n_iter=n_iter)
                 made = chunks(value, copies_taken(subject, explainer))
+                one_by_one = chunks(value, [1] * n_iter)
                 for_full_passes = chunks(value, even(n_iter, subject.copies))
                 timed = in_turns(
                     {
                         "floor": partial(floor, subject, cut, made),
                         "pnpx": partial(explainer.attribute, subject.layer_batch, subject.targets),
+                        "n suffixes": partial(floor, subject, cut, one_by_one),
                         "full passes": partial(full_passes, subject, cut, for_full_passes),
                     },
                     options.pace,
@@ -63,6 +66,7 @@ def layers(options: Options) -> list[Table]:
                     max(map(len, made)),
                     f"{sorted(base)[len(base) // 2]:.3f}",
                     Ratio.of(timed["pnpx"], base),
+                    Ratio.of(timed["pnpx"], timed["n suffixes"]),
                     Ratio.of(timed["full passes"], base),
                     Ratio.of(timed["full passes"], timed["pnpx"]),
                     len(base),
