@@ -1,7 +1,9 @@
 """What of the arguments of a module's call can be explained, as one value."""
 
 import inspect
+from types import MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pnpx.attributors.intercept import Run
 from pnpx.structure import Structure, tensors
@@ -44,12 +46,25 @@ def _says_where(name: str) -> bool:
     return "mask" in name or name in ("position_embeddings", "position_ids", "cache_position")
 
 
+_names_of_methods: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+
+
 def _positional_names(run: Run, count: int) -> list[str]:
+    return (_names(run) + [""] * count)[:count]
+
+
+def _names(run: Run) -> list[str]:
+    """Those of the parameters. Of methods they are kept: to read a signature takes as long as a small module runs."""
+    function = run.__func__ if isinstance(run, MethodType) else None
+    if function is not None and function in _names_of_methods:
+        return _names_of_methods[function]
     try:
         names = [name for name, p in inspect.signature(run).parameters.items() if p.kind is not p.VAR_KEYWORD]
     except (TypeError, ValueError):
         names = []
-    return (names + [""] * count)[:count]
+    if function is not None:
+        _names_of_methods[function] = names
+    return names
 
 
 def _has_floats(value: Any) -> bool:
