@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.backward import Backward
 from pnpx.attributors.beside import Point
-from pnpx.attributors.held import Beside, held_bytes
+from pnpx.attributors.held import Beside, held_bytes, weight_bytes
 from pnpx.attributors.passes import repeat
 from pnpx.attributors.sharing import Check, Sharing
 from pnpx.attributors.value import Value
@@ -97,6 +97,11 @@ class Bound(Sharing):
         """``explained`` in the structure of the place; None for what is not explained."""
         given = dict(zip(self._chosen, explained, strict=True))
         return mirror(self.place, [given.get(index) for index in range(len(is_packed(self.place)))])
+
+    @property
+    def weights_read(self) -> int:
+        """How many bytes of weights a pass reads, however many rows it has; see `held.weight_bytes`."""
+        return weight_bytes(self.model)
 
     def measure(self, most: int) -> None:
         """Find out in the next pass that is differentiated what is `held`, up to ``most`` bytes for each point."""

@@ -1,10 +1,13 @@
-"""How much memory a pass of a model takes: for its backward pass, told from autograd's graph, and beside that."""
+"""How much memory a pass of a model takes: for its backward pass, told from autograd's graph, and beside that.
 
-from collections.abc import Callable, Sequence
+And how much there is to read for it, however many rows it has.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
@@ -47,6 +50,22 @@ def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
             return None
         waiting += [following for following, _ in node.next_functions]
     return total
+
+
+def weight_bytes(model: nn.Module, left_out: Iterable[nn.Module] = ()) -> int:
+    """How many bytes of weights a pass of ``model`` reads where it does not run what is ``left_out``.
+
+    Those of embeddings are not counted: of them it reads a few rows.
+    """
+    idle = {id(module) for whole in left_out for module in whole.modules()}
+    read = {
+        id(weight): weight.numel() * weight.element_size()
+        for module in model.modules()
+        if id(module) not in idle and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+        for weight in module._parameters.values()
+        if weight is not None
+    }
+    return sum(read.values())
 
 
 class Beside(TorchFunctionMode):

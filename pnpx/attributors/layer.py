@@ -16,6 +16,7 @@ from pnpx.attributors.batch import copies_of, rows_of_call
 from pnpx.attributors.beside import Point, ended, far, frame, framed, met
 from pnpx.attributors.first import REMEDY, FirstPass
 from pnpx.attributors.guard import unchecked, uncompiled
+from pnpx.attributors.held import weight_bytes
 from pnpx.attributors.intercept import wrapped
 from pnpx.attributors.needed import Watch, reads
 from pnpx.attributors.passes import concerned, enclosing
@@ -101,6 +102,11 @@ class LayerBound(Bound):
     @property
     def output(self) -> Any:
         return self._output
+
+    @property
+    def weights_read(self) -> int:
+        prefix = [] if self._replay is False else self._recording.prefix or []
+        return weight_bytes(self.model, [event.module for event in prefix if event.finished])
 
     def differentiable(self) -> Any:
         _, output, _ = self._run_first(keep=False)

@@ -60,6 +60,42 @@ def test_what_a_pass_holds_decides():
     assert rows(medium, pnpx.SmoothGrad(medium, n_iter=50), 16) == [32] + [12 * 16] * 4
 
 
+def weighty(mebibytes, kind=nn.Linear):
+    """A part with so many MiB of weights, which nothing touches: they take no memory before they are read."""
+    part = kind(1, 1)
+    part.weight = nn.Parameter(torch.empty(mebibytes * 2**18))
+    return part
+
+
+@pytest.mark.parametrize("mebibytes, kind, copies", [
+    (4, nn.Linear, 12), (20, nn.Linear, 24), (300, nn.Linear, 48), (20, nn.Embedding, 12)],
+    ids=["less than 8 MiB", "more", "64 MiB and more", "those of embeddings, of which a few rows are read"])
+def test_passes_with_many_weights_have_more_rows(mebibytes, kind, copies):
+    """What a pass holds, 0.64 MB for each copy, may be as much as the weights that it reads."""
+    model = Wide(10_000)
+    model.part = weighty(mebibytes, kind)
+    assert max(rows(model, pnpx.SmoothGrad(model, n_iter=50), 16)) == copies * 16
+
+
+@pytest.mark.parametrize("place, replay, copies", [
+    ("first", True, 12), ("last", True, 24), ("first", False, 24)],
+    ids=["weights before the layer", "behind it", "before it, without a replay"])
+def test_the_weights_are_those_that_passes_read(place, replay, copies):
+    class Staged(Wide):
+        def __init__(self):
+            super().__init__(10_000)
+            self.first, self.middle, self.last = (nn.Sequential(nn.Identity()) for _ in range(3))
+
+        def forward(self, x):
+            return super().forward(self.last(self.middle(self.first(x))))
+
+    model = Staged()
+    part = weighty(20)
+    part.forward = lambda x: x
+    setattr(model, place, nn.Sequential(part))
+    assert max(rows(model, pnpx.SmoothGrad(model, layer="middle", replay=replay, n_iter=50), 16)) == copies * 16
+
+
 def test_what_is_explained_counts_as_well():
     class First(nn.Module):
         """Holds next to nothing of what it is given."""
