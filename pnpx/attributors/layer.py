@@ -105,8 +105,11 @@ class LayerBound(Bound):
 
     @property
     def weights_read(self) -> int:
-        prefix = [] if self._replay is False else self._recording.prefix or []
-        return weight_bytes(self.model, [event.module for event in prefix if event.finished])
+        if self._replay is False or self._recording.prefix is None:
+            return super().weights_read
+        before = [event.module for event in self._recording.prefix if event.finished]
+        given = [place.module for place in self._module_places if place.side == "output"]
+        return weight_bytes(self.model, [*before, *given])
 
     def differentiable(self) -> Any:
         _, output, _ = self._run_first(keep=False)

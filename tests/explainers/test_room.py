@@ -78,8 +78,8 @@ def test_passes_with_many_weights_have_more_rows(mebibytes, kind, copies):
 
 
 @pytest.mark.parametrize("place, replay, copies", [
-    ("first", True, 12), ("last", True, 24), ("first", False, 24)],
-    ids=["weights before the layer", "behind it", "before it, without a replay"])
+    ("first", True, 12), ("middle", True, 12), ("last", True, 24), ("first", False, 24)],
+    ids=["weights before the layer", "its own", "behind it", "before it, without a replay"])
 def test_the_weights_are_those_that_passes_read(place, replay, copies):
     class Staged(Wide):
         def __init__(self):
