@@ -260,8 +260,9 @@ class Explainer(ABC, metaclass=Named):
             targets = self.objective.read_targets(targets)
             call = self._call(inputs)
             piece = in_pieces(self, inputs, call, targets, diagnose)
+            channels = None if self.reducer is None else self._channels
             attributions = [
-                pool_channels(tensor, self.reducer, self._channels, axis, piece.n_targets)
+                pool_channels(tensor, self.reducer, channels, axis, piece.n_targets)
                 for tensor, axis in zip(piece.attributions, piece.axes, strict=True)
             ]
             return piece.mirrored(attributions), call, piece
