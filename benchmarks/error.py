@@ -19,15 +19,15 @@ from pnpx.structure import tensors
 from pnpx.zoo.train import RECIPES, train
 
 KINDS = ("SmoothGrad", "SquareGrad", "VarGrad")
-SAMPLERS: tuple[SamplerName, ...] = ("independent", "antithetic", "orthogonal", "latin", "simplex")
+SAMPLERS: tuple[SamplerName, ...] = ("independent", "antithetic", "orthogonal", "latin", "orthogonal_latin")
 N_ITER = (10, 20, 50)
 IMAGES = 4
-PLACES = {
-    "digits_cnn": "conv1",
-    "digits_attention": "block1",
-    "digits_lstm": None,
-    "digits_rnn": None,
-    "breast_cancer_mlp": None,
+PLACES: dict[str, tuple[str | None, ...]] = {
+    "digits_cnn": (None, "conv1", "conv2"),
+    "digits_attention": (None, "block1"),
+    "digits_lstm": (None,),
+    "digits_rnn": (None,),
+    "breast_cancer_mlp": (None, "hidden1"),
 }
 PART = 192  # independent samples; so many in each part of the reference run
 
@@ -82,11 +82,10 @@ class Net:
 
 def nets() -> Iterator[Net]:
     """The zoo's networks in float64; those that have ReLU or GELU also with the other one, trained in the same way."""
-    for name, layer in PLACES.items():
+    for name, layers in PLACES.items():
         data = zoo.data(zoo.entry(name).data, "test")
         rows = slice(0, IMAGES)
         inputs, targets = data.inputs[rows].double(), data.targets[rows]
-        layers = (None,) if layer is None else (None, layer)
         model = zoo.load(name)
         kinds = {type(module) for module in model.modules()} & {nn.ReLU, nn.GELU}
         own = next(iter(kinds)).__name__ if kinds else "tanh"
@@ -137,7 +136,7 @@ def error(options: Options) -> list[Table]:
     by_default = Table(
         "The same for the models that are timed, by the default sampler",
         ["network", "at", "explainer", *(f"n={n}" for n in N_ITER[1:])],
-        ["Two samples each, in float32, against 1152 independent samples, with 8 seeds."],
+        ["With random weights, two samples each, in float32, against 1152 independent samples, with 8 seeds."],
     )
     for net in large_nets(options.models):
         _fill(by_default, net, KINDS[:2], (None,), N_ITER[1:])

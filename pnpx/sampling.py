@@ -70,22 +70,26 @@ def latin(shape: Sequence[int], count: int, generator: torch.Generator) -> Itera
         yield from _latin_block(size, extent, generator).reshape(extent, *shape)
 
 
-def simplex(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Draws towards the corners of a regular simplex, turned at random, with the lengths of independent normal vectors.
+def orthogonal_latin(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """A Latin hypercube whose numbers are nearly uncorrelated over the draws: what pairs contribute cancels, too.
 
-    What is of first order in the noise cancels nearly, as does most of what pairs of numbers contribute, unless there
-    are many more numbers than draws: these are cut, in their order, into parts of about ``count - 1``, each with a
-    simplex of its own. Fewer numbers are the shadow of one. Direction and length of a draw know nothing of each other,
-    so that each is standard normal by itself. Draws are arranged in blocks of up to 64.
+    The intervals come in the order that draws towards the corners of a regular simplex give them, a simplex that is
+    turned at random (in the manner of Owen, 1994, doi:10.1080/01621459.1994.10476891). It has an axis less than there
+    are draws: more numbers are cut, in their order, into parts of about as many, each with a simplex of its own, and
+    what pairs across parts contribute stays. Draws are arranged in blocks of up to 64.
 
-    >>> a, b, c = simplex((2,), 3, torch.Generator().manual_seed(0))
-    >>> directions = torch.stack([draw / draw.norm() for draw in (a, b, c)])
-    >>> bool(directions.sum(0).abs().max() < 1e-6)  # the corners of a triangle
+    Each number is standard normal by itself, and numbers of different parts are independent; two of one draw and part
+    are so only nearly. The mean of the product of their squares, which should be 1, is 0.965, 0.987 and 0.998 for 10,
+    20 and 50 draws: off by less than a twentieth of the error that a mean of so many independent draws has.
+
+    >>> draws = torch.stack(list(orthogonal_latin((8,), 32, torch.Generator().manual_seed(0))))
+    >>> bool((torch.corrcoef(draws.T) - torch.eye(8)).abs().max() < 0.15)
     True
     """
     size = prod(shape)
     for extent in _even_blocks(size, count):
-        yield from _simplex_block(size, extent, generator).reshape(extent, *shape)
+        order = _simplex_ranks(size, extent, generator)
+        yield from _in_intervals(order, generator).reshape(extent, *shape)
 
 
 def _even_blocks(size: int, count: int) -> Iterator[int]:
@@ -104,34 +108,48 @@ def _latin_block(size: int, count: int, generator: torch.Generator) -> Tensor:
     keys = torch.empty(count, size, dtype=torch.int32).random_(generator=generator).bitwise_and_(~last_bits)
     keys.bitwise_or_(torch.arange(count, dtype=torch.int32)[:, None])
     order = torch.from_numpy(np.sort(keys.numpy(), axis=0)).bitwise_and_(last_bits)
-    # Somewhere in each interval; from 0 to 1 made -1 to 1.
-    share = torch.rand(count, size, generator=generator, dtype=torch.float32).add_(order).mul_(2 / count).sub_(1)
+    return _in_intervals(order, generator)
+
+
+def _in_intervals(order: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal numbers, each somewhere in the one that ``order`` says of as many equally likely intervals as rows."""
+    # From 0 to 1, made -1 to 1.
+    share = torch.rand(order.shape, generator=generator, dtype=torch.float32)
+    share.add_(order).mul_(2 / len(order)).sub_(1)
     # The ends, where rounding would give infinity, are cut off at 5.3 standard deviations.
     ends = 1 - torch.finfo(torch.float32).eps
-    return share.clamp_(-ends, ends).erfinv_().mul_(2**0.5)
+    normal: Tensor = share.clamp_(-ends, ends).erfinv_().mul_(2**0.5)
+    return normal
 
 
-def _simplex_block(size: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` draws along the corners of simplices, (count, size)."""
+def _simplex_ranks(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """For each number the ranks of ``count`` draws along the corners of a simplex, (count, size)."""
     if count < 2 or not size:
-        return torch.randn(count, size, generator=generator, dtype=torch.float32)
+        return torch.zeros(count, size)
     parts = max(1, round(size / (count - 1)))
     width = ceil(size / parts)
-    found = torch.randn(parts, count, width, generator=generator, dtype=torch.float64)
+    found = torch.randn(parts, count - 1, width, generator=generator, dtype=torch.float64)
+    # An orthonormal frame, no direction of which is likelier than another: with the signs that make it unique.
+    spans = count - 1 <= width
+    frame, triangle = torch.linalg.qr(found.mT if spans else found)
+    frame = torch.where(triangle.diagonal(dim1=-2, dim2=-1)[:, None] < 0, -frame, frame)
+    corners = _simplex(count) @ (frame.mT if spans else frame)
+    # With the lengths of normal vectors each draw would be normal; so the ranks of its numbers are nearly independent.
     lengths = torch.randn(parts, count, width, generator=generator, dtype=torch.float64).norm(dim=2)
-    # Whatever turns these vectors turns those that are made of them: so no direction is likelier than another.
-    centred = found - found.mean(1, keepdim=True)
-    spans = count - 1 <= width  # else rows cannot be a simplex, but columns can be orthogonal, of one length
-    values, vectors = torch.linalg.eigh(centred @ centred.mT if spans else centred.mT @ centred)
-    rank = min(count - 1, width)
-    values, vectors = values[..., -rank:], vectors[..., -rank:]
-    whitening = (vectors / values.sqrt()[..., None, :]) @ vectors.mT
-    corners = whitening @ centred if spans else centred @ whitening
     reach = corners.norm(dim=2, keepdim=True)
-    if not spans:  # the longer shadow gets the longer vector, which leaves the columns nearly orthogonal
+    if not spans:  # a simplex's shadow: its longest row gets the longest vector, which leaves numbers uncorrelated
         lengths = lengths.sort(1).values.gather(1, reach[..., 0].argsort(1).argsort(1))
-    draws: Tensor = corners * (lengths[..., None] / reach)
-    return draws.transpose(0, 1).reshape(count, -1)[:, :size].float()
+    draws = (corners * (lengths[..., None] / reach)).transpose(0, 1).reshape(count, -1)[:, :size]
+    ranks: Tensor = draws.argsort(0).argsort(0)
+    return ranks
+
+
+def _simplex(count: int) -> Tensor:
+    """The corners of a regular simplex around the origin, (count, count - 1), with orthonormal columns: Helmert's."""
+    axis = torch.arange(1, count, dtype=torch.float64)
+    corners = torch.ones(count, count - 1, dtype=torch.float64).triu() - torch.diag(axis, -1)[:, :-1]
+    normalised: Tensor = corners / (axis * (axis + 1)).sqrt()
+    return normalised
 
 
 def _pairs(count: int) -> int:
@@ -173,16 +191,20 @@ SAMPLERS: dict[str, Sampler] = {
     "antithetic": antithetic,
     "orthogonal": orthogonal,
     "latin": latin,
-    "simplex": simplex,
+    "orthogonal_latin": orthogonal_latin,
 }
 """The samplers by name."""
 
-_FEW = 16
+_MANY, _FEW = 16, 8
 
 
 def spread(shape: Sequence[int], count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """The sampler of the least error in means, as far as is known: `simplex` for up to 16 numbers a draw, or `latin`.
+    """The sampler of the least error in means, as far as is known.
 
-    Beyond that a simplex is hardly any better, and takes more time than a Latin hypercube.
+    That is `orthogonal_latin` where 16 draws or more are arranged together, and there are at most 8 numbers for each of
+    them; else `latin`. With fewer draws there is less to gain, and the numbers of one are less independent; with more
+    numbers there is hardly anything to gain, and it takes more time.
     """
-    return (simplex if prod(shape) <= _FEW * count else latin)(shape, count, generator)
+    together = min(_even_blocks(prod(shape), count), default=0)
+    sample = orthogonal_latin if together >= _MANY and prod(shape) <= _FEW * together else latin
+    return sample(shape, count, generator)

@@ -367,7 +367,7 @@ def test_data_of_the_wrong_shape_is_found_before_explaining(write):
                            "targets=0"]),
     ("sampler: [a]",
      ["7: explainers.1.sampler: no sampler ['a']; there are: 'independent', 'antithetic', 'orthogonal', 'latin', "
-     "'simplex'"]),
+     "'orthogonal_latin'"]),
     ("n_classes: 7\n    n_iter: 2\n    output_layer: heda", [
         "7: explainers.1.n_classes: n_classes=7 was given, but the model's output has shape (1, 10), with 10 classes",
         "9: explainers.1.output_layer: no module 'heda' in the model; the nearest: 'head'"]),

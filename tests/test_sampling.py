@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pnpx import sampling
-from pnpx.sampling import SAMPLERS, antithetic, independent, latin, orthogonal, simplex, spread
+from pnpx.sampling import SAMPLERS, antithetic, independent, latin, orthogonal, orthogonal_latin, spread
 
 of_each = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 
@@ -144,9 +144,10 @@ def test_parallel_draws_are_made_orthogonal_all_the_same(monkeypatch, apart):
     assert abs(one @ two) < 1e-4
 
 
+@pytest.mark.parametrize("sampler", [latin, orthogonal_latin])
 @pytest.mark.parametrize("count, blocks", [(1, [1]), (10, [10]), (64, [64]), (65, [32, 33]), (200, [50] * 4)], ids=str)
-def test_latin_draws_take_each_interval_once(count, blocks):
-    draws = torch.stack(list(latin((7, 5), count, generator()))).flatten(1).double()
+def test_latin_draws_take_each_interval_once(sampler, count, blocks):
+    draws = torch.stack(list(sampler((7, 5), count, generator()))).flatten(1).double()
     for part in draws.split(blocks):
         interval = (torch.special.ndtr(part) * len(part)).floor()  # the intervals have equal probability
         assert torch.equal(interval.sort(0).values, torch.arange(len(part)).double()[:, None].expand_as(part))
@@ -179,55 +180,89 @@ def test_what_numbers_contribute_alone_nearly_cancels():
     assert error(latin) < error(independent) / 20
 
 
-@pytest.mark.parametrize("size, count, parts", [
-    (12, 10, [12]), (9, 10, [9]), (200, 64, [67, 67, 66]), (40, 5, [4] * 10), (3, 2, [1] * 3), (1, 2, [1])], ids=str)
-def test_simplex_draws_point_to_the_corners(size, count, parts):
-    """Of as many simplices as parts of the numbers; the last part may lack some axes of its own."""
-    draws = torch.stack(list(simplex((size,), count, generator()))).double()
-    for part in draws.split(parts, 1):
-        if part.shape[1] < parts[0]:
-            continue
-        unit = part / part.norm(dim=1, keepdim=True)
+def ranks(size, count, seed=0):
+    return torch.stack(list(orthogonal_latin((size,), count, generator(seed)))).argsort(0).argsort(0).double()
+
+
+def test_orthogonal_latin_numbers_are_nearly_uncorrelated():
+    """Over the draws, within parts of about as many numbers as draws; those of other parts know nothing of them."""
+    for size, parts in ((10, [10]), (31, [31]), (60, [30, 30]), (93, [31, 31, 31])):
+        off = torch.corrcoef(ranks(size, 32).T) - torch.eye(size)
+        within = torch.block_diag(*(torch.ones(part, part) for part in parts)).bool()
+        assert off[within].square().mean() < 0.15 / 31  # independent orders have 1 / 31
+        assert not (~within).any() or 0.7 / 31 < off[~within].square().mean() < 1.4 / 31
+
+
+def test_orders_of_a_simplex_are_random():
+    """Each order of three, of two numbers, whichever part they are of: as likely for each, and no two parts alike."""
+    order = ranks(6000, 3).T.reshape(3000, 2, 3)
+    for number in range(2):
+        orders, counts = torch.unique(order[:, number], dim=0, return_counts=True)
+        assert orders.shape == (6, 3) and (counts - 500).abs().max() < 4.5 * 500**0.5
+    alike = (order[1:] == order[:-1]).double().mean((0, 2))  # a third by chance
+    assert ((alike - 1 / 3).abs() < 4.5 * (2 / 9 / 3000) ** 0.5).all()
+
+
+@pytest.mark.parametrize("count, product", [(10, 0.965), (20, 0.987), (50, 0.998)])
+def test_two_numbers_of_an_orthogonal_latin_draw_are_nearly_independent(count, product):
+    """As the page of the sampler says, of one part; of two parts they are."""
+    parts = 200_000 // count
+    draws = torch.stack(list(orthogonal_latin(((count - 1) * parts,), count, generator()))).double()
+    draws = draws.reshape(count, parts, count - 1)
+    squares = draws.square()
+    total = squares.sum(2)
+    pairs = (total.square() - squares.square().sum(2)).mean() / ((count - 1) * (count - 2))
+    assert abs(pairs - product) < 0.006
+    apart = (total[:, 1:] * total[:, :-1]).mean() / (count - 1) ** 2
+    assert abs(apart - 1) < 0.006
+    assert abs((draws[..., 0] * draws[..., 1]).mean()) < 4.5 / 200_000**0.5
+
+
+def test_a_simplex_has_corners_of_one_length_in_all_directions():
+    for count in (2, 3, 10, 64):
+        corners = sampling._simplex(count)
         angles = torch.full((count, count), -1 / (count - 1), dtype=torch.float64).fill_diagonal_(1)
-        torch.testing.assert_close(unit @ unit.T, angles, rtol=0, atol=1e-5)
+        torch.testing.assert_close(corners @ corners.T * count / (count - 1), angles)
 
 
-def test_parts_of_a_draw_have_simplices_of_their_own():
-    draws = torch.stack(list(simplex((4000,), 5, generator()))).reshape(5, 1000, 4)
-    assert torch.corrcoef(draws[0, :, :2].T)[0, 1].abs() < 4.5 / 1000**0.5
-    neighbours = (draws[:, 1:] * draws[:, :-1]).mean(1)  # (draws, axes)
-    assert (neighbours.abs() < 4.5 / 999**0.5).all()
-    assert (draws.square().mean(1) - 1).abs().max() < 4.5 * (2 / 1000) ** 0.5
+@pytest.mark.parametrize("size", [1, 3, 5, 8])
+def test_orders_do_not_hang_on_how_a_matrix_is_taken_apart(monkeypatch, size):
+    """LAPACK is free to choose signs: whatever they are, the frame is the same, and so are the draws."""
+    found = torch.stack(list(orthogonal_latin((size,), 6, generator())))
+    qr = torch.linalg.qr
+
+    def other(matrix):
+        frame, triangle = qr(matrix)
+        signs = torch.tensor([-1.0, 1.0] * frame.shape[-1], dtype=frame.dtype)[: frame.shape[-1]]
+        return frame * signs, triangle * signs[:, None]
+
+    monkeypatch.setattr(torch.linalg, "qr", other)
+    assert torch.equal(torch.stack(list(orthogonal_latin((size,), 6, generator()))), found)
 
 
-@pytest.mark.parametrize("size, least", [(8, 10), (19, 8), (30, 1.5)], ids=["fewer numbers", "as many", "more"])
+@pytest.mark.parametrize("size, least", [(8, 5), (19, 4), (30, 1.3)], ids=["fewer numbers", "as many", "more"])
 def test_what_pairs_of_numbers_contribute_cancels_mostly(size, least):
     """The error of the mean of a quadratic form, against that of independent draws, over seeds."""
-    form = torch.randn(size, size, generator=generator(9))
+    form = torch.randn(size, size, generator=generator(9)).fill_diagonal_(0)
 
     def error(sampler):
         draws = [torch.stack(list(sampler((size,), 20, generator(seed)))) for seed in range(200)]
-        means = torch.stack([((some @ form) * some).sum(1).mean() for some in draws])
-        return (means - form.trace()).square().mean()
+        return torch.stack([((some @ form) * some).sum(1).mean() for some in draws]).square().mean()
 
-    assert error(simplex) < error(independent) / least
-    assert error(latin) > error(independent) / 2  # which a Latin hypercube does not touch
-
-
-def test_what_simplices_contribute_to_first_order_cancels_mostly():
-    def error(sampler):
-        return torch.stack([sum(sampler((40,), 20, generator(seed))) for seed in range(50)]).square().mean()
-
-    assert error(simplex) < error(independent) / 20
+    assert error(orthogonal_latin) < error(independent) / least
+    assert error(latin) > error(independent) / 1.5  # which a Latin hypercube alone does not touch
 
 
-def test_spread_draws_are_simplices_where_numbers_are_few():
-    for size, sampler in ((160, simplex), (161, latin)):
-        found, expected = (torch.stack(list(some((size,), 10, generator()))) for some in (spread, sampler))
-        assert torch.equal(found, expected)
+@pytest.mark.parametrize("size, count, sampler", [
+    (128, 16, orthogonal_latin), (129, 16, latin), (1, 15, latin), (512, 64, orthogonal_latin), (513, 64, latin),
+    (264, 67, orthogonal_latin), (265, 67, latin), (1, 200, orthogonal_latin)])
+def test_spread_draws_are_orthogonal_where_numbers_are_few_and_draws_are_not(size, count, sampler):
+    """Of 67 draws 33 and 34 are arranged together."""
+    found, expected = (torch.stack(list(some((size,), count, generator()))) for some in (spread, sampler))
+    assert torch.equal(found, expected)
 
 
 def test_the_ends_are_finite(monkeypatch):
     """Where a share of one comes out by rounding."""
-    monkeypatch.setattr(torch, "rand", lambda *size, generator, dtype: torch.ones(size, dtype=dtype))
+    monkeypatch.setattr(torch, "rand", lambda size, generator, dtype: torch.ones(size, dtype=dtype))
     assert torch.stack(list(latin((50,), 64, generator()))).abs().max() < 5.5

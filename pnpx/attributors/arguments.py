@@ -1,7 +1,7 @@
 """What of the arguments of a module's call can be explained, as one value."""
 
 import inspect
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,7 +46,7 @@ def _says_where(name: str) -> bool:
     return "mask" in name or name in ("position_embeddings", "position_ids", "cache_position")
 
 
-_names_of_methods: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+_names_of_methods: WeakKeyDictionary[FunctionType, list[str]] = WeakKeyDictionary()
 
 
 def _positional_names(run: Run, count: int) -> list[str]:
@@ -55,7 +55,7 @@ def _positional_names(run: Run, count: int) -> list[str]:
 
 def _names(run: Run) -> list[str]:
     """Those of the parameters. Of methods they are kept: to read a signature takes as long as a small module runs."""
-    function = run.__func__ if isinstance(run, MethodType) else None
+    function = run.__func__ if isinstance(run, MethodType) and isinstance(run.__func__, FunctionType) else None
     if function is not None and function in _names_of_methods:
         return _names_of_methods[function]
     try:

@@ -100,7 +100,7 @@ class Bound(Sharing):
 
     @property
     def weights_read(self) -> int:
-        """How many bytes of weights a pass reads, however many rows it has; see `held.weight_bytes`."""
+        """About how many bytes of weights a pass reads, however many rows it has; see `held.weight_bytes`."""
         return weight_bytes(self.model)
 
     def measure(self, most: int) -> None:

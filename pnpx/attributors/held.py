@@ -53,9 +53,9 @@ def held_bytes(scores: Sequence[Tensor], most: int) -> int | None:
 
 
 def weight_bytes(model: nn.Module, left_out: Iterable[nn.Module] = ()) -> int:
-    """How many bytes of weights a pass of ``model`` reads where it does not run what is ``left_out``.
+    """How many bytes of weights a pass of ``model`` reads that runs every module but what is ``left_out``.
 
-    Those of embeddings are not counted: of them it reads a few rows.
+    Those of embeddings are not counted, of which it reads a few rows; nor is what modules read beside their weights.
     """
     idle = {id(module) for whole in left_out for module in whole.modules()}
     read = {

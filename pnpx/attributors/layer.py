@@ -105,7 +105,7 @@ class LayerBound(Bound):
 
     @property
     def weights_read(self) -> int:
-        if self._replay is False or self._recording.prefix is None:
+        if not self._recording.prefix:  # every module runs again
             return super().weights_read
         before = [event.module for event in self._recording.prefix if event.finished]
         given = [place.module for place in self._module_places if place.side == "output"]

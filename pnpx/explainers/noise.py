@@ -15,7 +15,7 @@ from pnpx.sampling import SAMPLERS, Sampler, independent, spread
 from pnpx.statistics import Mean, MeanSquare, Variance
 from pnpx.suggest import nearest
 
-SamplerName = Literal["independent", "antithetic", "orthogonal", "latin", "simplex"]
+SamplerName = Literal["independent", "antithetic", "orthogonal", "latin", "orthogonal_latin"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class NoisyGradient(GradientExplainer):
         n_iter: how many noisy copies.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
         sampler: "independent" draws, mirrored pairs ("antithetic"), mirrored pairs along orthogonal directions
-            ("orthogonal"), a Latin hypercube ("latin"), or the corners of simplices ("simplex"); None: the one that
-            estimates this statistic best at equal cost, as far as is known. See `pnpx.sampling`.
+            ("orthogonal"), a Latin hypercube ("latin"), or one whose numbers are nearly uncorrelated
+            ("orthogonal_latin"); None: the one that estimates this statistic best at equal cost, as far as is known.
+            See `pnpx.sampling`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise.
     """
@@ -141,8 +142,8 @@ class SmoothGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: "simplex"
-            where a sample's value has at most 16 numbers for each of the ``n_iter``, else a Latin hypercube, "latin".
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "orthogonal_latin", see `pnpx.sampling`; None: a
+            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers: see `pnpx.sampling.spread`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 
@@ -160,8 +161,8 @@ class SquareGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: "simplex"
-            where a sample's value has at most 16 numbers for each of the ``n_iter``, else a Latin hypercube, "latin".
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "orthogonal_latin", see `pnpx.sampling`; None: a
+            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers: see `pnpx.sampling.spread`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 
@@ -181,8 +182,8 @@ class VarGrad(NoisyGradient):
         noise_level: the standard deviation of the noise, as a fraction of the range (max - min) of each sample's value.
         n_iter: how many noisy copies, 2 at least. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
-        sampler: "independent", "antithetic", "orthogonal", "latin" or "simplex", see `pnpx.sampling`; None: independent
-            draws.
+        sampler: "independent", "antithetic", "orthogonal", "latin" or "orthogonal_latin", see `pnpx.sampling`; None:
+            independent draws.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 

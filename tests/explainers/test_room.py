@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pnpx
+from pnpx.attributors.held import weight_bytes
 from pnpx.explainers import room
 from tests.explainers.probes import Spy
 
@@ -60,26 +61,36 @@ def test_what_a_pass_holds_decides():
     assert rows(medium, pnpx.SmoothGrad(medium, n_iter=50), 16) == [32] + [12 * 16] * 4
 
 
-def weighty(mebibytes, kind=nn.Linear):
+def weighty(mebibytes, kind=nn.Linear, dtype=torch.float32):
     """A part with so many MiB of weights, which nothing touches: they take no memory before they are read."""
     part = kind(1, 1)
-    part.weight = nn.Parameter(torch.empty(mebibytes * 2**18))
+    part.weight = nn.Parameter(torch.empty(mebibytes * 2**20 // dtype.itemsize, dtype=dtype))
     return part
 
 
-@pytest.mark.parametrize("mebibytes, kind, copies", [
-    (4, nn.Linear, 12), (20, nn.Linear, 24), (300, nn.Linear, 48), (20, nn.Embedding, 12)],
-    ids=["less than 8 MiB", "more", "64 MiB and more", "those of embeddings, of which a few rows are read"])
-def test_passes_with_many_weights_have_more_rows(mebibytes, kind, copies):
-    """What a pass holds, 0.64 MB for each copy, may be as much as the weights that it reads."""
-    model = Wide(10_000)
+@pytest.mark.parametrize("held, mebibytes, kind, copies", [
+    (10_000, 4, nn.Linear, 12), (10_000, 20, nn.Linear, 24), (50_000, 64, nn.Linear, 16), (50_000, 99, nn.Linear, 16),
+    (10_000, 20, nn.Embedding, 12), (10_000, 20, nn.EmbeddingBag, 12)],
+    ids=["less than 8 MiB", "more", "64 MiB", "more than that", "embeddings: few rows are read", "bags of them"])
+def test_passes_with_many_weights_have_more_rows(held, mebibytes, kind, copies):
+    """What a pass holds, 0.64 or 3.2 MB for each copy, may be as much as the weights that it reads, up to 64 MiB."""
+    model = Wide(held)
     model.part = weighty(mebibytes, kind)
     assert max(rows(model, pnpx.SmoothGrad(model, n_iter=50), 16)) == copies * 16
 
 
+def test_weights_of_several_names_are_read_once_and_those_of_half_precision_are_half():
+    model = nn.ModuleList([weighty(20), weighty(6, dtype=torch.bfloat16)])
+    model.append(nn.Linear(1, 1, bias=False))
+    model[2].weight = model[0].weight
+    biases = 2 * 4  # one number each
+    assert weight_bytes(model) == 26 * 2**20 + biases
+    assert weight_bytes(model, [model[0], model[2]]) == 6 * 2**20 + 4
+
+
 @pytest.mark.parametrize("place, replay, copies", [
-    ("first", True, 12), ("middle", True, 12), ("last", True, 24), ("first", False, 24)],
-    ids=["weights before the layer", "its own", "behind it", "before it, without a replay"])
+    ("first", True, 12), ("middle", True, 12), ("last", True, 24), ("first", False, 24), ("middle", False, 24)],
+    ids=["weights before the layer", "its own", "behind it", "before it, without a replay", "its own, without one"])
 def test_the_weights_are_those_that_passes_read(place, replay, copies):
     class Staged(Wide):
         def __init__(self):
