@@ -446,7 +446,7 @@ def test_layers(tokenizer):
 
 def test_inside_the_model_special_tokens_are_those_of_the_replaced_text(tokenizer):
     model = bert()
-    (found,) = TextExplainer(pnpx.Occlusion, model, tokenizer, layer="bert.encoder.layer.0")(TEXTS[2], targets=1)
+    (found,) = TextExplainer(pnpx.Occlusion, model, tokenizer, layer="bert.encoder.layer.0.output")(TEXTS[2], targets=1)
     block = model.bert.encoder.layer[0]
     seen = []
     handle = block.register_forward_hook(lambda module, given, output: seen.append(output))

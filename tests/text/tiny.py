@@ -36,7 +36,9 @@ def tokenizer_of(words, single="$A", pair=None, **options):
         single=single, pair=pair, special_tokens=[(word, words.index(word)) for word in single.split() if word in words]
     )
     pieces.decoder = tokenizers.decoders.WordPiece()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **{"model_max_length": 24, **options})
+    names = ["input_ids", "attention_mask"]  # before transformers 5, token_type_ids as well if nothing is said
+    standard = {"model_max_length": 24, "model_input_names": names}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, **{**standard, **options})
 
 
 def bert_tokenizer(names=("unk", "pad", "cls", "sep", "mask"), words=WORDS, **options):
