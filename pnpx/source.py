@@ -105,7 +105,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Source:
                 problems += [f"{override}: {said}" for _, said in refused]
                 continue
             changed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
-            OmegaConf.update(config, key, changed["value"], merge=False)
+            # By the place: before OmegaConf 2.4 a negative index adds an item.
+            way = (*place, *_keys(key)[len(place) :])
+            OmegaConf.update(config, ".".join(map(str, way)), changed["value"], merge=False)
         except (YAMLError, OmegaConfBaseException, TypeError, ValueError) as error:
             problems.append(f"{override}: the value is no valid YAML: {_first_line(error)}")
             continue
