@@ -97,12 +97,11 @@ def test_describing_and_loading_import_nothing_heavy():
     """Neither scikit-learn nor what torch imports for some operators on the meta device, which takes seconds."""
     code = """
 import sys
-import torch
-before = set(sys.modules)  # PyTorch 2.4 imports sympy itself
 from pnpx import zoo
 for name in zoo.names():
     zoo.load(name), zoo.entry(name).accuracy, zoo.entry(name).kind
-print(sorted({"sklearn", "sympy", "torch._dynamo"} & (set(sys.modules) - before)))
+print(sorted({"sklearn", "sympy", "torch._dynamo"} & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "[]\n"
+    old = torch.__version__.startswith("2.4.")  # it imports sympy to load any weights
+    assert ran.stdout == ("['sympy']\n" if old else "[]\n")
