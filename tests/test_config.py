@@ -376,6 +376,21 @@ def test_what_only_the_model_can_tell_of_a_parameter_is_found_before_anything_ru
     assert problems(write(GOOD.replace("n_iter: 4", new))) == [f"run.yaml:{problem}" for problem in problems_found]
 
 
+def test_items_counted_from_the_end_reach_omegaconf_by_their_number(write, monkeypatch):
+    """Its versions before 2.4 take a negative index for a new key."""
+    from omegaconf import OmegaConf
+
+    asked, update = [], OmegaConf.update
+
+    def note(config, key, *rest, **named):
+        asked.append(key)
+        update(config, key, *rest, **named)
+
+    monkeypatch.setattr(OmegaConf, "update", note)
+    load(write(GOOD), ["explainers.-1.n_iter=3", "explainers[-2].n_iter=3", "data.samples.x=3", "output=o"])
+    assert asked == ["explainers.1.n_iter", "explainers.0.n_iter", "data.samples.x", "output"]
+
+
 @pytest.mark.parametrize("name, parameter, problem", [
     ("IntegratedGradients", "baseline: [1, 2]", "a baseline is a number, a tensor, a name (zeros, mean, blur), a "
      "callable on the input, or one for each input, but got [1, 2]"),

@@ -143,7 +143,8 @@ class SmoothGrad(NoisyGradient):
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
         sampler: "independent", "antithetic", "orthogonal", "latin" or "orthogonal_latin", see `pnpx.sampling`; None: a
-            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers: see `pnpx.sampling.spread`.
+            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers (of one step, with a padding mask):
+            see `pnpx.sampling.spread`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 
@@ -162,7 +163,8 @@ class SquareGrad(NoisyGradient):
         n_iter: how many noisy copies. The sample itself is none of them.
         noise_std: the standard deviation itself, in the units of the value; then ``noise_level`` is not used.
         sampler: "independent", "antithetic", "orthogonal", "latin" or "orthogonal_latin", see `pnpx.sampling`; None: a
-            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers: see `pnpx.sampling.spread`.
+            Latin hypercube, "orthogonal_latin" for 16 copies or more of few numbers (of one step, with a padding mask):
+            see `pnpx.sampling.spread`.
         input_x_gradient: multiply each gradient by the "clean" or the "noisy" value before the statistic (True: clean).
         seed: of the noise, which is the same for all samples of a batch, but for its scale.
 

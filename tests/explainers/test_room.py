@@ -88,10 +88,10 @@ def test_weights_of_several_names_are_read_once_and_those_of_half_precision_are_
     assert weight_bytes(model, [model[0], model[2]]) == 6 * 2**20 + 4
 
 
-@pytest.mark.parametrize("place, replay, copies", [
-    ("first", True, 12), ("middle", True, 12), ("last", True, 24), ("first", False, 24), ("middle", False, 24)],
-    ids=["weights before the layer", "its own", "behind it", "before it, without a replay", "its own, without one"])
-def test_the_weights_are_those_that_passes_read(place, replay, copies):
+@pytest.mark.parametrize("place, layer, replay, copies", [
+    ("first", "middle", True, 12), ("middle", "middle", True, 12), ("middle", "middle:input", True, 24),
+    ("last", "middle", True, 24), ("first", "middle", False, 24), ("middle", "middle", False, 24)])
+def test_the_weights_are_those_that_passes_read(place, layer, replay, copies):
     class Staged(Wide):
         def __init__(self):
             super().__init__(10_000)
@@ -104,7 +104,7 @@ def test_the_weights_are_those_that_passes_read(place, replay, copies):
     part = weighty(20)
     part.forward = lambda x: x
     setattr(model, place, nn.Sequential(part))
-    assert max(rows(model, pnpx.SmoothGrad(model, layer="middle", replay=replay, n_iter=50), 16)) == copies * 16
+    assert max(rows(model, pnpx.SmoothGrad(model, layer=layer, replay=replay, n_iter=50), 16)) == copies * 16
 
 
 def test_what_is_explained_counts_as_well():
