@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 Sampler = Callable[[Sequence[int], int, torch.Generator], Iterator[Tensor]]
-"""``sampler(shape, count, generator)`` yields ``count`` draws of ``shape``; each is standard normal by itself, nearly so
-that of `orthogonal_latin`."""
+"""``sampler(shape, count, generator)`` yields ``count`` draws of ``shape``.
+
+Each is standard normal by itself; of `orthogonal_latin` nearly.
+"""
 
 _BLOCK, _NUMBERS = 64, 2**20
 """The most draws arranged together, a power of two, and the most numbers in them all: this bounds memory and time,
