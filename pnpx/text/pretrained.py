@@ -16,6 +16,8 @@ PREFIX = "transformers:"
 
 _HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Seq2SeqLM", "CausalLM", "MaskedLM")
 """What heads there are, as transformers names them in ``AutoModelFor...``."""
+_TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "*.txt")
+"""Patterns that match a file of any tokenizer, and none of a model."""
 
 
 def load_pretrained(name: str, folder: Path | None = None, allow_code: bool = False) -> tuple[nn.Module, Any]:
@@ -120,11 +122,11 @@ def _loaded(name: str, what: str, auto: Any, where: str, options: dict[str, Any]
             warnings.simplefilter("ignore")
             return auto.from_pretrained(where, **options)
     except Exception as error:  # transformers, the hub and what they call raise of all kinds
-        raise ValueError(_why(name, what, Path(where).is_dir(), error)) from error
+        raise ValueError(_why(name, what, Path(where), error)) from error
 
 
-def _why(name: str, what: str, local: bool, error: Exception) -> str:
-    said = " ".join(str(error).split())
+def _why(name: str, what: str, where: Path, error: Exception) -> str:
+    said, local = " ".join(str(error).split()), where.is_dir()
     if "trust_remote_code" in said:
         return f"the {what} of {name!r} brings code of its own; if you trust it, add --allow-code"
     reasons = [error, *_causes(error)]
@@ -136,6 +138,9 @@ def _why(name: str, what: str, local: bool, error: Exception) -> str:
     unknown = {"RepositoryNotFoundError", "HFValidationError"}
     if not local and (kinds & unknown or "not a valid model identifier" in said):
         return f"there is neither a folder {name!r} nor a public model of that name on the Hugging Face hub"
+    if what == "tokenizer" and local and not any(any(where.glob(pattern)) for pattern in _TOKENIZER_FILES):
+        # Before version 5 transformers first asks for packages that read such files.
+        return f"{name!r} has no tokenizer; {_SAVE_IT}"
     if what == "tokenizer" and not any(kind.startswith("Import") for kind in kinds):
         return f"{name!r} has no tokenizer that can be loaded: {_short(said)}; {_SAVE_IT}"
     return f"the {what} of {name!r} cannot be loaded: {type(error).__name__}: {_short(said)}"

@@ -216,11 +216,11 @@ def test_a_family_is_explained_as_autograd_does(tokenizer, family, head):
 def test_narrower_floats_give_what_float64_gives_to_their_precision(tokenizer, family, dtype):
     head = "SequenceClassification"
     model = copy.deepcopy(build(family, head)).to(dtype)
-    exact = copy.deepcopy(model).double()  # the same weights, rounded
+    # The same weights, rounded; before transformers 5 a T5 of random weights rounds away more than `share` by itself.
+    itself = family == "T5" and dtype != torch.float32 and transformers.__version__ < "5"
+    exact = model if itself else copy.deepcopy(model).double()
     (norm, product) = expected(exact, family, head, tokenizer, LONG, 1)
     share = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
-    if family == "T5" and dtype != torch.float32 and transformers.__version__ < "5":
-        share *= 6  # its random weights are such that the model itself rounds away as much
     for method, reduce, wanted in ((pnpx.Gradient, "l2", norm), (pnpx.GradientXInput, "sum", product)):
         explain = TextExplainer(method, model, tokenizer, granularity="all_tokens", reduce=reduce)
         alone, beside = explain(LONG, 1)[0].scores, explain([SHORT, LONG], 1)[1].scores
