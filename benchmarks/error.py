@@ -30,6 +30,8 @@ PLACES: dict[str, tuple[str | None, ...]] = {
     "breast_cancer_mlp": (None, "hidden1"),
 }
 PART = 192  # independent samples; so many in each part of the reference run
+PARTS, SEEDS = 16, 48  # of the zoo's networks: parts of that run, and seeds of each estimate
+LARGE_PARTS, LARGE_SEEDS = 6, 8  # of the models that are timed
 
 
 class AtOnce(Statistic):
@@ -76,8 +78,8 @@ class Net:
     layers: tuple[str | None, ...]
     batch: Any
     targets: Tensor
-    parts: int = 16
-    seeds: int = 48
+    parts: int = PARTS
+    seeds: int = SEEDS
 
 
 def nets() -> Iterator[Net]:
@@ -108,7 +110,7 @@ def large_nets(names: Sequence[str]) -> Iterator[Net]:
             some: Any = {name: tensor[:2] for name, tensor in batch.items()}
         else:
             layers, some = [None, *layers], batch[:2]
-        yield Net(subject.name, subject.model, tuple(layers), some, subject.targets[:2], parts=6, seeds=8)
+        yield Net(subject.name, subject.model, tuple(layers), some, subject.targets[:2], LARGE_PARTS, LARGE_SEEDS)
 
 
 def _built_with(build: Callable[[], nn.Module], activation: type[nn.Module]) -> nn.Module:
@@ -126,9 +128,11 @@ def error(options: Options) -> list[Table]:
         "Squared error of independent noise over that of other samplers, at equal cost",
         ["network", "at", "explainer", *(f"{sampler}, n={n}" for sampler in SAMPLERS[1:] for n in N_ITER)],
         [
-            "Over 1 is better than independent. The error is against 3072 independent samples in float64, whose own "
-            f"error is subtracted: the mean over {IMAGES} held-out samples, their elements and 48 seeds. VarGrad draws "
-            "independent noise by default. Squares have outliers: even so many seeds leave some tenths open.",
+            f"Over 1 is better than independent. The error is against {PARTS * PART} independent samples in float64, "
+            f"whose own error is subtracted: the mean over {IMAGES} held-out samples, their elements, {SEEDS} seeds. "
+            "Wanted: 2 or more for SmoothGrad and SquareGrad, which draw a Latin hypercube by default, for 16 draws or "
+            "more of few numbers an orthogonal one; VarGrad draws independent noise by default. Squares have outliers: "
+            "even so many seeds leave some tenths open.",
         ],
     )
     for net in nets():
@@ -136,7 +140,10 @@ def error(options: Options) -> list[Table]:
     by_default = Table(
         "The same for the models that are timed, by the default sampler",
         ["network", "at", "explainer", *(f"n={n}" for n in N_ITER[1:])],
-        ["With random weights, two samples each, in float32, against 1152 independent samples, with 8 seeds."],
+        [
+            f"With random weights, two samples each, in float32, against {LARGE_PARTS * PART} independent samples, with "
+            f"{LARGE_SEEDS} seeds. Wanted: 2 or more.",
+        ],
     )
     for net in large_nets(options.models):
         _fill(by_default, net, KINDS[:2], (None,), N_ITER[1:])
