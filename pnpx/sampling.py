@@ -138,18 +138,26 @@ def _simplex_ranks(size: int, count: int, generator: torch.Generator) -> Tensor:
     frame, triangle = torch.linalg.qr(found.mT if spans else found)
     frame = torch.where(triangle.diagonal(dim1=-2, dim2=-1)[:, None] < 0, -frame, frame)
     corners = _simplex(count) @ (frame.mT if spans else frame)
-    # With the lengths of normal vectors each draw would be normal, and the ranks of its numbers nearly independent. As
-    # ranks make lengths more alike, they are made less so before, as much as was found by trial to make up for it.
-    lengths = torch.randn(parts, count, width, generator=generator, dtype=torch.float64).norm(dim=2)
-    mean = 2**0.5 * exp(lgamma((width + 1) / 2) - lgamma(width / 2))
-    stretch = (1 + 5.6 * min(1, width / (count - 1)) / count) ** 0.5
-    lengths = (mean + stretch * (lengths - mean)).clamp_(min=1e-3)
+    lengths = _lengths(parts, count, width, generator)
     reach = corners.norm(dim=2, keepdim=True)
     if not spans:  # a simplex's shadow: its longest row gets the longest vector, which leaves numbers uncorrelated
         lengths = lengths.sort(1).values.gather(1, reach[..., 0].argsort(1).argsort(1))
     draws = (corners * (lengths[..., None] / reach)).transpose(0, 1).reshape(count, -1)[:, :size]
     ranks: Tensor = draws.argsort(0).argsort(0)
     return ranks
+
+
+def _lengths(parts: int, count: int, width: int, generator: torch.Generator) -> Tensor:
+    """How long the draws of each part are before their ranks are taken, (parts, count).
+
+    With the lengths of normal vectors each draw would be normal, and the ranks of its numbers nearly independent. As
+    ranks make lengths more alike, these differ more, by as much as was found by trial to make up for it.
+    """
+    lengths = torch.randn(parts, count, width, generator=generator, dtype=torch.float64).norm(dim=2)
+    mean = 2**0.5 * exp(lgamma((width + 1) / 2) - lgamma(width / 2))
+    stretch = (1 + 5.6 * min(1, width / (count - 1)) / count) ** 0.5
+    stretched: Tensor = (mean + stretch * (lengths - mean)).clamp_(min=1e-3)
+    return stretched
 
 
 def _simplex(count: int) -> Tensor:
