@@ -183,6 +183,24 @@ def test_a_layers_name_is_not_read_letter_by_letter():
         pnpx.Gradient(Net(), layer="fc").attribute(torch.ones(3, 4), 0)
 
 
+def test_a_layer_that_takes_any_number_of_arguments():
+    class Sum(nn.Module):
+        def forward(self, *parts):
+            return sum(part * weight for weight, part in enumerate(parts, 1))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sum = Sum()
+
+        def forward(self, x):
+            return self.sum(x, 2 * x, 3 * x)
+
+    found = pnpx.SmoothGrad(Net(), layer="sum:input", n_iter=3).attribute(torch.ones(2, 4), 0)
+    for weight, part in enumerate(found, 1):
+        close(part, torch.tensor([[weight, 0.0, 0.0, 0.0]] * 2))
+
+
 def test_a_module_that_runs_twice_is_ambiguous_and_its_calls_can_be_chosen():
     given = case("shared")
     with pytest.raises(ValueError, match=r"'mix' runs 2 times in a forward pass, .*: 'mix#1' to 'mix#2'"):

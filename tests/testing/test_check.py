@@ -270,3 +270,11 @@ def test_samples_of_a_case_are_those_of_its_model():
 def test_an_abstract_explainer_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
         Explainer(nn.Linear(1, 1))
+
+
+def test_the_reference_runs_without_fused_encoder_layers_and_leaves_the_switch_as_it_was():
+    """Before PyTorch 2.5 they run without their modules even where these have hooks."""
+    given, enabled = case("transformer_encoder"), []
+    given.model.register_forward_pre_hook(lambda *_: enabled.append(torch.backends.mha.get_fastpath_enabled()))
+    assert Reference(given, "encoder.layers.1.self_attn").tensors
+    assert enabled == [False] and torch.backends.mha.get_fastpath_enabled()
