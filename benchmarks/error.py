@@ -141,7 +141,7 @@ def error(options: Options) -> list[Table]:
         "The same for the models that are timed, by the default sampler",
         ["network", "at", "explainer", *(f"n={n}" for n in N_ITER[1:])],
         [
-            f"With random weights, two samples each, in float32, against {LARGE_PARTS * PART} independent samples, with "
+            f"With random weights, two samples each, in float32, against {LARGE_PARTS * PART} independent samples, "
             f"{LARGE_SEEDS} seeds. Wanted: 2 or more.",
         ],
     )
