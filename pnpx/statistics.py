@@ -15,6 +15,12 @@ def _wide(samples: Tensor) -> Tensor:
     return samples.to(torch.promote_types(samples.dtype, torch.float32))
 
 
+def _plus(total: Tensor, addend: Tensor) -> Tensor:
+    """The sum of both, in the memory of ``total`` if it has the precision for it."""
+    precise = torch.promote_types(total.dtype, addend.dtype) == total.dtype
+    return total.add_(addend) if precise else total + addend
+
+
 class Statistic(ABC):
     """A statistic of samples that arrive in chunks and are not kept."""
 
@@ -58,21 +64,21 @@ class Sum(Statistic):
         self._total = torch.zeros(())
 
     def update(self, samples: Tensor) -> None:
-        self.count += len(samples)
-        self._add(_wide(samples).sum(0))
+        self._add(len(samples), _wide(samples).sum(0))
 
     def merge(self, other: Self) -> None:
-        self.count += other.count
-        self._add(other._total)
+        self._add(other.count, other._total.clone())
 
-    def _add(self, addend: Tensor) -> None:
-        # The first addend brings shape, device and precision along.
-        self._total = addend if self._total.ndim == 0 and self._total == 0 else self._total + addend
+    def _add(self, count: int, addend: Tensor) -> None:
+        """Add the sum of so many samples, a tensor that nobody else has."""
+        # The first one brings shape, device and precision along.
+        self._total = _plus(self._total, addend) if self.count else addend
+        self.count += count
 
     @property
     def value(self) -> Tensor:
         self._require(1)
-        return self._total
+        return self._total.clone()
 
 
 class Mean(Sum):
@@ -80,7 +86,8 @@ class Mean(Sum):
 
     @property
     def value(self) -> Tensor:
-        return super().value / self.count
+        self._require(1)
+        return self._total / self.count
 
 
 class MeanSquare(Mean):
@@ -121,12 +128,13 @@ class Variance(Statistic):
         # Seen from the first of them, equal samples have a variance of exactly zero, however their sum is rounded.
         apart = samples - samples[0]
         middle = apart.mean(0)
-        self._join(len(samples), samples[0] + middle, (apart - middle).square().sum(0))
+        self._join(len(samples), samples[0] + middle, apart.sub_(middle).square_().sum(0))
 
     def merge(self, other: Self) -> None:
-        self._join(other.count, other._mean, other._scatter)
+        self._join(other.count, other._mean.clone(), other._scatter.clone())
 
     def _join(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        """Take in the mean and the sum of squares around it of so many samples, tensors that nobody else has."""
         if not count:
             return
         if not self.count:
@@ -134,8 +142,8 @@ class Variance(Statistic):
             return
         total = self.count + count
         shift = mean - self._mean
-        self._scatter = self._scatter + scatter + shift.square() * (self.count * count / total)
-        self._mean = self._mean + shift * (count / total)
+        self._mean = _plus(self._mean, shift * (count / total))
+        self._scatter = _plus(_plus(self._scatter, scatter), shift.square_().mul_(self.count * count / total))
         self.count = total
 
     @property

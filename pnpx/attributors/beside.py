@@ -52,23 +52,23 @@ def frame(size: int) -> tuple[int, int]:
 
 
 def framed(
-    batch: Point, again: Point, count: int, others: tuple[Point, Point], values: Sequence[Value], size: int
+    parts: Sequence[tuple[Point, range]], others: tuple[Point, Point], values: Sequence[Value], size: int
 ) -> tuple[Point, Rows]:
-    """One pass of a ``batch`` of ``size`` in a `frame`, and which samples are its rows.
+    """One pass of some samples of a batch of ``size`` in a `frame` of the ``others``, and which samples are its rows.
 
-    The batch is followed by its last ``count`` samples ``again``, as that point has them. What depends on the samples
-    before it need not depend on those behind. The frame is of the ``others``.
+    ``parts`` are points, each with the samples of it that are taken, one after another.
     """
     before, behind = frame(size)
     front, back = [number % size for number in range(-before, 0)], [number % size for number in range(behind)]
-    rows = Rows((*front, *range(size), *range(size - count, size), *back), size)
+    rows = Rows((*front, *(sample for _, samples in parts for sample in samples), *back), size)
     point = []
-    for above, tensor, second, below, value in zip(others[0], batch, again, others[1], values, strict=True):
+    for index, (above, below, value) in enumerate(zip(*others, values, strict=True)):
         axis, kinds = value.axis or 0, (above, below)
+        taken = [of_part[index].narrow(axis, samples.start, len(samples)) for of_part, samples in parts]
         # Above at the front, and in turn behind, where the last of all is below.
         far_front = [above.narrow(axis, number, 1) for number in front]
-        far_back = [kinds[(behind - index) % 2].narrow(axis, number, 1) for index, number in enumerate(back)]
-        point.append(torch.cat([*far_front, tensor, second.narrow(axis, size - count, count), *far_back], axis))
+        far_back = [kinds[(behind - place) % 2].narrow(axis, number, 1) for place, number in enumerate(back)]
+        point.append(torch.cat([*far_front, *taken, *far_back], axis))
     return point, rows
 
 

@@ -44,6 +44,10 @@ class Copied:
         It counts as a change: the backward pass of a pass that has kept what the tensor was must come before.
         """
         tensor = self._tensor
+        if self._is_as_found():  # as most are, which a model may have hundreds of
+            if self.copy is not None and self._version is not None:
+                self._version = tensor._version
+            return
         with torch.inference_mode() if self._version is None else torch.no_grad():
             if tensor.grad_fn is not None and not self._attached:
                 (tensor._base if tensor._is_view() else tensor).detach_()  # type: ignore[union-attr]
@@ -56,6 +60,13 @@ class Copied:
                     self._version = tensor._version
             if tensor.is_leaf and tensor.requires_grad != self._needs_gradient:
                 tensor.requires_grad_(self._needs_gradient)
+
+    def _is_as_found(self) -> bool:
+        tensor = self._tensor
+        attached = tensor.grad_fn is not None and not self._attached
+        marked = tensor.requires_grad != self._needs_gradient
+        moved = self.copy is not None and _place(tensor) != self._place
+        return not (attached or marked or moved or self._differs())
 
     def _differs(self) -> bool:
         if self.copy is None:

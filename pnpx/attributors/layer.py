@@ -90,7 +90,8 @@ class LayerBound(Bound):
         self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
-        self._probed, self._frames = False, True
+        self._probed = False
+        self._framed: bool | None = None  # whether the batch gets in a frame what it gets alone; None: not tried yet
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
@@ -148,15 +149,19 @@ class LayerBound(Bound):
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
         # The batch itself in a frame must get what it got in the first pass. In the first replay that shows, at once,
-        # that a replay is right, and that it matters neither what else is in a batch nor where.
+        # that a replay is right, and that it matters neither what else is in a batch nor where. What depends on the
+        # samples before it need not depend on those behind: so its last samples follow it once more. Once that is
+        # known, only the samples that are met in larger passes are framed.
         size, found = self.batch_size, None
         before, behind = frame(size)
         count = min(_SAMPLES, len(points) * size - size - before - behind)
-        if not self._frames or size == 1 or count < 1:
+        if self._framed is False or size == 1 or count < 1:
             return None  # a sample had better be alone, and a pass may not take so many rows
         clean: Point = [value.tensor for value in self.values]
         batch = ended(clean, met(points, self.values, size)[0], count, self.values)
-        point, rows = framed(batch, clean, count, far(clean, points[-1]), self.values, size)
+        last = range(size - count, size)
+        parts = [(batch, last)] if self._framed else [(batch, range(size)), (clean, last)]
+        point, rows = framed(parts, far(clean, points[-1]), self.values, size)
         total = len(rows.samples)
 
         def agrees(watch: Watch | None) -> bool:
@@ -164,22 +169,25 @@ class LayerBound(Bound):
             with self.looking():
                 replayed = self._replay is not False
                 output = self._replayed(point, rows, watch) if replayed else self._run(point, rows, False)
-            window = range(before, before + size)
-            where = [*window[: size - count], *range(window.stop, window.stop + count)]
-            unmoved = rows_of_output(output, total, self._output, size, where)
-            if not same(unmoved, self._output):
-                return False
+            if self._framed:
+                # Scores are those of a whole batch: the others are samples that are met, over and over.
+                window = [before + sample % count for sample in range(-size, 0)]
+            else:
+                window = [*range(before, before + size)]
+                where = [*window[: size - count], *range(before + size, before + size + count)]
+                if not same(rows_of_output(output, total, self._output, size, where), self._output):
+                    return False
             framed_batch = rows_of_output(output, total, self._output, size, window)
             found = [scores[size - count :] for scores in aim.scores(framed_batch, 1)]
             return True
 
         with torch.no_grad():
             if self._replay is None:
-                self._frames = self._replay_agrees(agrees)
-                self._replay = True if self._frames else None
+                self._framed = self._replay_agrees(agrees)
+                self._replay = True if self._framed else None
             else:
-                self._frames = self._works(agrees, None)
-        return found if self._frames else None
+                self._framed = self._works(agrees, None)
+        return found if self._framed else None
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
