@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from math import ceil, exp, lgamma, prod
 
-import numpy as np
 import torch
 from torch import Tensor
 

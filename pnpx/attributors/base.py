@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from pnpx.attributors.attributes import Attributes
 from pnpx.attributors.backward import Backward
@@ -123,19 +124,23 @@ class Bound(Sharing):
 
     def _gradients(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> list[list[Tensor]]:
         copies = len(points)
-        edited = self._joined(points)
+        edges: list[GradientEdge] = []
+
+        def make() -> list[Tensor]:
+            joined = self._joined(points)
+            edges[:] = map(get_gradient_edge, joined)  # what they are now, whatever the model makes of them in place
+            return joined
+
         with ExitStack() as alone, torch.enable_grad():
             alone.enter_context(self.attributes.alone())
-            for tensor in edited:
-                tensor.requires_grad_()
             with Beside() if self._measures else nullcontext() as beside:
-                output = self.run(edited, copies)
+                output = self.run(make, copies)
             if not self.attributes.may_keep:
                 alone.close()  # a user's own score may wait for another thread that explains
             scores = aim.scores(output, copies)
             if beside is not None:
                 self._note_held(scores, copies, beside)
-            found = self._backward.gradients(scores, edited, self.describe())
+            found = self._backward.gradients(scores, edges, self.describe())
             if check is not None:  # in other passes, so that this one is over first
                 check([score.detach() for score in scores])
         return [
@@ -161,7 +166,10 @@ class Bound(Sharing):
             if not self.attributes.may_keep:
                 alone.close()  # see `_gradients`
             found = self._backward.gradients(aim.scores(output, 1), self._anchors, self.describe())
-        return [[gradient[None] for gradient in gradients] for gradients in found]
+        return [
+            [self._separated(gradient, value, 1) for gradient, value in zip(gradients, self.values, strict=True)]
+            for gradients in found
+        ]
 
     def scores(self, points: Sequence[Point], aim: Aim) -> Tensor:
         """The scores at ``points``, without gradients: (targets, points, batch); in shared passes as `gradients`."""
@@ -171,13 +179,16 @@ class Bound(Sharing):
     def _scores(self, points: Sequence[Point], aim: Aim, check: Check | None = None) -> Tensor:
         copies = len(points)
         with torch.no_grad():
-            scores = aim.scores(self.run(self._joined(points), copies), copies)
+            scores = aim.scores(self.run(partial(self._joined, points), copies), copies)
             if check is not None:
                 check(scores)
         return torch.stack(scores).reshape(len(scores), copies, -1)
 
     @staticmethod
-    def _separated(gradient: Tensor, value: Value, copies: int) -> Tensor:
+    def _separated(gradient: Tensor | None, value: Value, copies: int) -> Tensor:
+        """The gradient of each copy, (copies, *shape of the value): zeros where there is none."""
+        if gradient is None:
+            return value.tensor.new_zeros(copies, *value.tensor.shape)
         if copies == 1:
             return gradient[None]
         axis = value.axis or 0

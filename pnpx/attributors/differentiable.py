@@ -24,8 +24,8 @@ def require_differentiable(bound: "Bound", aim: "Aim") -> None:
     if not quantised:
         return
     with torch.enable_grad():
-        edited = [value.tensor.detach().clone().requires_grad_() for value in bound.values]
-        scores = aim.scores(bound.run(edited, 1), 1)
+        anchors = [value.tensor.detach().clone().requires_grad_() for value in bound.values]
+        scores = aim.scores(bound.run(lambda: [anchor.clone() for anchor in anchors], 1), 1)
     if _passes_over(scores):
         raise TypeError(
             f"gradients must pass from the score to {bound.describe()}, but quantised modules, such as "

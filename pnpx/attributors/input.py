@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from pnpx.attributors.batch import arguments
 from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Recording
+from pnpx.attributors.sharing import Make
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.structure import tensors
@@ -74,15 +76,15 @@ class InputBound(Bound):
                 self._output = self.differentiable()
             else:
                 with torch.no_grad():
-                    self._output = self.run([value.tensor for value in self.values], 1)
+                    self._output = self.run(partial(_copies, [value.tensor for value in self.values]), 1)
         return self._output
 
     def differentiable(self) -> Any:
         with torch.enable_grad():
-            return self.run(self._anchors, 1)
+            return self.run(partial(_copies, self._anchors), 1)
 
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
-        leaves = self.all_tensors([tensor.clone() for tensor in edited], copies, [0] * len(tensors(self.place)))
+    def run(self, make: Make, copies: int) -> Any:
+        leaves = self.all_tensors(make(), copies, [0] * len(tensors(self.place)))
         args, kwargs = arguments(self.call, copies, leaves)
         recording = None if self._output_layer is None else Recording((), [], [], self._output_layer, keep=False)
         with self.attributes.as_found(), self.followed([leaves[index] for index in self._chosen]):
@@ -99,3 +101,7 @@ class InputBound(Bound):
 
     def describe(self) -> str:
         return "the inputs"
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]

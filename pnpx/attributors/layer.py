@@ -24,7 +24,7 @@ from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Recording
 from pnpx.attributors.repeating import Axes, Sizes, axes_of, axes_seen
 from pnpx.attributors.replay import Overwritten
-from pnpx.attributors.sharing import AxesDiffer
+from pnpx.attributors.sharing import AxesDiffer, Make
 from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.scores import Aim
@@ -124,7 +124,7 @@ class LayerBound(Bound):
     def describe(self) -> str:
         return " and ".join(repr(str(place)) for place in self._attributor.places)
 
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
+    def run(self, make: Make, copies: int) -> Any:
         if self._replay is None:
             self._replay = self._replay_agrees(self._gives_clean)
             if not self._replay and not same(self._run_clean(replay=False), self._output):
@@ -132,7 +132,7 @@ class LayerBound(Bound):
         if self._replay and self._again.drops:
             before = getattr(reads, "count", 0)
             try:
-                output = self._run(edited, copies, replay=True)
+                output = self._run(make(), copies, replay=True)
                 read = getattr(reads, "count", 0) != before
                 if not read and (self._looks or not _holds_nan(output)):
                     return output
@@ -145,7 +145,7 @@ class LayerBound(Bound):
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
             # that is not why, the same shows up again without a replay.
             self._replay, self.held = False, None
-        return self._run(edited, copies, replay=self._replay)
+        return self._run(make(), copies, replay=self._replay)
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
         # The batch itself in a frame must get what it got in the first pass. In the first replay that shows, at once,
@@ -168,7 +168,7 @@ class LayerBound(Bound):
             nonlocal found
             with self.looking():
                 replayed = self._replay is not False
-                output = self._replayed(point, rows, watch) if replayed else self._run(point, rows, False)
+                output = self._passed(point, rows, replayed, watch)
             if self._framed:
                 # Scores are those of a whole batch: the others are samples that are met, over and over.
                 window = [before + sample % count for sample in range(-size, 0)]
@@ -266,8 +266,8 @@ class LayerBound(Bound):
         with self.attributes.as_found():
             return self._first.look(call, keep)
 
-    def _run(self, edited: Sequence[Tensor], copies: Repeats, replay: bool, watch: Watch | None = None) -> Any:
-        supply = iter(self.all_tensors([tensor.clone() for tensor in edited], copies, self._axes))
+    def _run(self, made: Sequence[Tensor], copies: Repeats, replay: bool, watch: Watch | None = None) -> Any:
+        supply = iter(self.all_tensors(made, copies, self._axes))
         structures = [rebuild(value, [next(supply) for _ in tensors(value)], copies) for value in self.place]
         with self.attributes.as_found(), self.followed(structures):
             output = self._again.run(structures, copies, self._prefix_axes if replay else None, watch)
@@ -299,17 +299,17 @@ class LayerBound(Bound):
         return same(self._run_clean(replay=True, watch=watch), self._output)
 
     def _run_clean(self, replay: bool, watch: Watch | None = None) -> Any:
-        clean = [value.tensor for value in self.values]
         with torch.no_grad():
-            return self._replayed(clean, 1, watch) if replay else self._run(clean, 1, False)
+            return self._passed([value.tensor for value in self.values], 1, replay, watch)
 
-    def _replayed(self, point: Point, copies: Repeats, watch: Watch | None) -> Any:
+    def _passed(self, point: Point, copies: Repeats, replay: bool, watch: Watch | None) -> Any:
+        """What the model returns for a ``point`` that has so many copies of the batch, or some of its samples."""
         try:
-            return self._run(point, copies, True, watch)
+            return self._run([tensor.clone() for tensor in point], copies, replay, watch)
         except Overwritten:
             # Noted once more, with a copy of everything: this is what most models do not need.
             self._recording.prefix = self._look(self.call).prefix
-            return self._run(point, copies, True, watch)
+            return self._run([tensor.clone() for tensor in point], copies, replay, watch)
 
 
 def _holds_nan(output: Any) -> bool:

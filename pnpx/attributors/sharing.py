@@ -23,6 +23,10 @@ Check: TypeAlias = Callable[[Sequence[Tensor]], None]
 of one copy."""
 
 
+Make: TypeAlias = Callable[[], Sequence[Tensor]]
+"""Makes the explained tensors of a pass, new ones each time."""
+
+
 class AxesDiffer(RuntimeError):
     """At a place the batch has not the axes that sizes suggest: bind once more, with ``probe=True``."""
 
@@ -44,10 +48,10 @@ class Sharing(ABC):
         self._looks, self.decides = False, False
 
     @abstractmethod
-    def run(self, edited: Sequence[Tensor], copies: int) -> Any:
-        """What the model returns when the explained tensors are ``edited``, so many copies of the batch in each.
+    def run(self, make: Make, copies: int) -> Any:
+        """What the model returns when the explained tensors are made by ``make``, so many copies of the batch in each.
 
-        The model is given copies of them: it may change them in place.
+        The model may change them in place; where it has to run once more, they are made anew.
         """
 
     @abstractmethod
@@ -112,12 +116,17 @@ class Sharing(ABC):
         return [points[start : start + count] for start in range(0, len(points), count)]
 
     def _joined(self, points: Sequence[Point]) -> list[Tensor]:
-        if len(points) == 1:
-            return [tensor.detach().clone() for tensor in points[0]]
-        return [
-            torch.cat([point[index].detach() for point in points], dim=value.axis or 0)
-            for index, value in enumerate(self.values)
-        ]
+        """The explained tensors for all ``points``, new ones; where gradients are enabled, computed from some.
+
+        So the model may change them in place, which it could not if a gradient were asked for at them themselves.
+        """
+        joined = []
+        for index, value in enumerate(self.values):
+            parts = [point[index].detach() for point in points]
+            if torch.is_grad_enabled():
+                parts[0].requires_grad_()
+            joined.append(parts[0].clone() if len(parts) == 1 else torch.cat(parts, dim=value.axis or 0))
+        return joined
 
     def _require_agreement(
         self,
@@ -158,7 +167,7 @@ class Sharing(ABC):
     ) -> bool:
         for point, chosen, rows in alone(points, others, self.values, self.batch_size):
             with self.looking():
-                output = self.run(self._joined([point]), 1)
+                output = self.run(partial(self._joined, [point]), 1)
             if self.decides:
                 return False
             for single, together in zip(aim.scores(output, 1), scores, strict=True):

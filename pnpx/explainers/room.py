@@ -13,7 +13,7 @@ _MOST_ROWS = 1024
 # rows share: the later layers of ResNet-18, of small images, gain up to a fifth until they make as much as they read.
 # An accelerator wants many more rows, and has the memory (which is not measured); what does not fit there is halved.
 _WANTED, _WANTED_FOR_WEIGHTS, _WANTED_ON_ACCELERATORS = 8 * 2**20, 64 * 2**20, 256 * 2**20
-_COPIES = 5  # of the value of each point: the point itself, all joined, that given to the model, gradients, a statistic
+_COPIES = 4  # of the value of each point: the point itself, all joined, gradients, a statistic
 _WORTH = 3  # passes left, at least: more rows in a pass have to be checked anew
 
 

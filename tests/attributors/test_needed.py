@@ -46,7 +46,7 @@ def bound_after_a_pass(how: str) -> LayerBound:
     model = Skips(how).eval()
     call = extract(model, torch.randn(3, 4), None, None)
     with torch.no_grad(), LayerAttributor(model, resolve_all(model, "middle")).at(call) as bound:
-        bound.run([value.tensor.clone() for value in bound.values], 1)
+        bound.run(lambda: [value.tensor.clone() for value in bound.values], 1)
     return bound
 
 
