@@ -121,8 +121,8 @@ def trained_nets() -> Iterator[Net]:
     if not (DIGITS.missing or PHOTOS.missing):
         images, classes = trained.digits()
         some = [0, 1, 3, 8]  # another digit each
-        net = Net("CNN of digit-recognizer-py, 4 digits of MNIST", trained.digits_cnn(), (None,), images, classes)
-        yield replace(net, batch=images[some], targets=classes[some])
+        name, images, classes = "CNN of digit-recognizer-py, 4 digits of MNIST", images[some], classes[some]
+        yield Net(name, trained.digits_cnn(), (None,), images, classes)
     if not MINILM.missing:
         judge, tokenizer = trained.judge()
         sentences = ["the film was wonderful, and so was the music", "my dinner at the station was truly awful"]
@@ -131,8 +131,9 @@ def trained_nets() -> Iterator[Net]:
         yield Net("MiniLM with a linear head, 2 sentences", judge, inside, ids, torch.tensor([0, 1]))
     if not (LITE0.missing or PHOTOS.missing):
         images, classes = trained.photos()
-        net = Net("EfficientNet-Lite0, a photo", trained.lite0(), (None, "_blocks.4", "_blocks.9"), images, classes)
-        yield replace(net, batch=images[8:9], targets=classes[8:9], parts=LARGE_PARTS, seeds=LARGE_SEEDS)
+        layers = (None, "_blocks.4", "_blocks.9")
+        name, images, classes = "EfficientNet-Lite0, a photo", images[8:9], classes[8:9]
+        yield Net(name, trained.lite0(), layers, images, classes, LARGE_PARTS, LARGE_SEEDS)
 
 
 def _built_with(build: Callable[[], nn.Module], activation: type[nn.Module]) -> nn.Module:

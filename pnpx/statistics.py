@@ -16,9 +16,9 @@ def _wide(samples: Tensor) -> Tensor:
 
 
 def _plus(total: Tensor, addend: Tensor) -> Tensor:
-    """The sum of both, in the memory of ``total`` if it has the precision for it."""
-    precise = torch.promote_types(total.dtype, addend.dtype) == total.dtype
-    return total.add_(addend) if precise else total + addend
+    """The sum of both, in the memory of ``total`` where that may be written to and can hold it."""
+    holds = torch.promote_types(total.dtype, addend.dtype) == total.dtype and total.shape == addend.shape
+    return total.add_(addend) if holds and not total.is_inference() else total + addend
 
 
 class Statistic(ABC):

@@ -135,3 +135,35 @@ def test_no_samples_at_all_are_no_harm(kind, definition):
     statistic.update(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
     statistic.update(torch.ones(0, 2))
     torch.testing.assert_close(statistic.value, definition(torch.tensor([[1.0, 2.0], [3.0, 5.0]])))
+
+
+@of_each
+def test_one_that_took_in_another_goes_on_alone(kind, definition):
+    samples = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    one, other = kind(), feed(kind, samples[:3], [3])
+    one.merge(other)
+    one.update(samples[3:])
+    torch.testing.assert_close(one.value, definition(samples))
+    torch.testing.assert_close(other.value, definition(samples[:3]))
+
+
+@of_each
+def test_wider_samples_widen(kind, definition):
+    samples = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    samples[:3] = samples[:3].float().double()
+    statistic = kind()
+    statistic.update(samples[:3].float())
+    statistic.update(samples[3:])
+    assert statistic.value.dtype == torch.float64
+    torch.testing.assert_close(statistic.value, definition(samples), rtol=1e-6, atol=1e-6)
+    assert statistic.value.float().double().ne(statistic.value).any()  # digits that float32 has not
+
+
+@of_each
+def test_samples_of_inference_mode(kind, definition):
+    samples = torch.randn(6, 3, generator=torch.Generator().manual_seed(5))
+    statistic = kind()
+    with torch.inference_mode():
+        statistic.update(samples[:3].clone())
+    statistic.update(samples[3:])
+    torch.testing.assert_close(statistic.value, definition(samples))

@@ -46,7 +46,7 @@ def met(points: Sequence[Point], values: Sequence[Value], size: int) -> tuple[Po
 
 
 def frame(size: int) -> tuple[int, int]:
-    """How many samples `framed` puts before and behind a batch of ``size``."""
+    """How many samples `framed` puts before and behind those of a batch of ``size``."""
     total = max(3, size // 4)
     return total // 2, total - total // 2
 

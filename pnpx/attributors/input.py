@@ -103,5 +103,5 @@ class InputBound(Bound):
         return "the inputs"
 
 
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.clone() for tensor in tensors]
+def _copies(originals: Sequence[Tensor]) -> list[Tensor]:
+    return [original.clone() for original in originals]

@@ -92,6 +92,8 @@ class LayerBound(Bound):
         self._again = Again(self.model, call, attributor.places, self._recording)
         self._probed = False
         self._framed: bool | None = None  # whether the batch gets in a frame what it gets alone; None: not tried yet
+        self._brief = True  # whether a few of its samples do, as far as is known
+        self._told_briefly = False  # whether they told what was expected last
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
@@ -143,7 +145,7 @@ class LayerBound(Bound):
             if self._looks:
                 raise RuntimeError("a check's own values, which may be far from all others, do not get through")
             # Here the model may take a way that it did not take for the batch itself, and ask for what was dropped. If
-            # that is not why, the same shows up again without a replay.
+            # that is not why, the same shows up again without a replay; what it was given may be changed by now.
             self._replay, self.held = False, None
         return self._run(make(), copies, replay=self._replay)
 
@@ -151,7 +153,7 @@ class LayerBound(Bound):
         # The batch itself in a frame must get what it got in the first pass. In the first replay that shows, at once,
         # that a replay is right, and that it matters neither what else is in a batch nor where. What depends on the
         # samples before it need not depend on those behind: so its last samples follow it once more. Once that is
-        # known, only the samples that are met in larger passes are framed.
+        # known, only the samples that are met in larger passes are framed, unless that gives something else.
         size, found = self.batch_size, None
         before, behind = frame(size)
         count = min(_SAMPLES, len(points) * size - size - before - behind)
@@ -160,7 +162,10 @@ class LayerBound(Bound):
         clean: Point = [value.tensor for value in self.values]
         batch = ended(clean, met(points, self.values, size)[0], count, self.values)
         last = range(size - count, size)
-        parts = [(batch, last)] if self._framed else [(batch, range(size)), (clean, last)]
+        # Of as many rows as the batch has, which are which could not be told.
+        briefly = self._brief and self._framed is True and before + count + behind != size
+        self._told_briefly = briefly
+        parts = [(batch, last)] if briefly else [(batch, range(size)), (clean, last)]
         point, rows = framed(parts, far(clean, points[-1]), self.values, size)
         total = len(rows.samples)
 
@@ -169,7 +174,7 @@ class LayerBound(Bound):
             with self.looking():
                 replayed = self._replay is not False
                 output = self._passed(point, rows, replayed, watch)
-            if self._framed:
+            if briefly:
                 # Scores are those of a whole batch: the others are samples that are met, over and over.
                 window = [before + sample % count for sample in range(-size, 0)]
             else:
@@ -186,8 +191,19 @@ class LayerBound(Bound):
                 self._framed = self._replay_agrees(agrees)
                 self._replay = True if self._framed else None
             else:
-                self._framed = self._works(agrees, None)
+                works = self._works(agrees, None)
+                if briefly and not works:
+                    self._brief = False
+                    return self.expected(points, aim)
+                self._framed = works
         return found if self._framed else None
+
+    def expect_otherwise(self) -> bool:
+        # Some samples alone may get something else than among all: sequences that are padded to the longest one, say.
+        if not self._told_briefly:
+            return False
+        self._brief = self._told_briefly = False
+        return True
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -211,6 +227,7 @@ class LayerBound(Bound):
         if axes != self._axes and self.batch_size > 1:
             raise AxesDiffer(f"the axes of the batch at {self.describe()} are not those that sizes suggest")
         self._axes, self._prefix_axes = axes, prefix_axes
+        self._framed = self._framed and None
         self._again.forget_stand_ins()
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None

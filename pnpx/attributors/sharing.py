@@ -74,10 +74,14 @@ class Sharing(ABC):
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
         """Scores that the last samples of `beside.met` must have, for each target; None where nothing is known.
 
-        They come from a pass that gave what the model gives for the batch itself, too, which stood elsewhere there, and
-        beside others.
+        They come from a pass in which these stood elsewhere, and beside others. That pass, or an earlier one of its
+        kind, gave what the model gives for the batch itself, too.
         """
         return None
+
+    def expect_otherwise(self) -> bool:
+        """Find what is `expected` in another way, after what was has not been met; False where there is none."""
+        return False
 
     def _shared(self, points: Sequence[Point], aim: Aim, compute: Callable[[Check | None], _T]) -> _T | None:
         """What ``compute`` gives in one pass for all ``points``, checked if it is told how; None where it must not."""
@@ -95,6 +99,8 @@ class Sharing(ABC):
                 raise
             except Exception as error:
                 note("a pass of several copies of the batch for %s", self.describe(), error)
+                if self.expect_otherwise():
+                    continue
                 # Whatever a model does not like about a batch of another size, it gets one copy at a time. An error
                 # that has another cause shows up again there, unhidden.
                 if self._proven > 1:  # so many can
@@ -124,6 +130,8 @@ class Sharing(ABC):
         for index, value in enumerate(self.values):
             parts = [point[index].detach() for point in points]
             if torch.is_grad_enabled():
+                if parts[0].is_inference() or not parts[0].is_floating_point():
+                    parts[0] = parts[0].to(value.tensor.dtype, copy=True)
                 parts[0].requires_grad_()
             joined.append(parts[0].clone() if len(parts) == 1 else torch.cat(parts, dim=value.axis or 0))
         return joined

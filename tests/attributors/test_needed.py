@@ -128,6 +128,30 @@ def caught(hidden: Tensor) -> Tensor:
 unseen = torch.vmap(torch.sigmoid)
 
 
+def test_what_a_failed_replay_has_changed_in_place_is_made_anew():
+    class Changes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.third, self.head = (nn.Linear(3, 3) for _ in range(3))
+            self.clean = None
+
+        def forward(self, x):
+            early = self.first(x)
+            value = self.third(early)
+            noisy = self.clean is not None and bool((value.detach() - self.clean).abs().max() > 0)
+            value.mul_(value.detach().cos() + 2)
+            if noisy and bool((early > early.min()).any()):  # reads what was dropped
+                value = value * 3
+            return self.head(value.sin())
+
+    torch.manual_seed(0)
+    model, x = Changes().double().eval(), torch.randn(4, 3).double()
+    clean = model.third(model.first(x)).detach()
+    explainer = SmoothGrad(model, layer="third", n_iter=4, batch_size=4)
+    model.clean = clean
+    torch.testing.assert_close(explainer.attribute(x, 0), replace(explainer, replay=False).attribute(x, 0))
+
+
 @pytest.mark.parametrize("read", [caught, unseen], ids=["an error is caught", "by numbers alone"])
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_a_dropped_output_that_is_read_without_an_error_coming_out(read, batch_size):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pnpx import IntegratedGradients, SmoothGrad, SquareGrad
+from pnpx import GradientExplainer, IntegratedGradients, Point, SmoothGrad, SquareGrad
+from pnpx.statistics import Mean
 
 
 class Net(nn.Module):
@@ -251,3 +252,26 @@ def test_outputs_in_a_list_are_shared_and_replayed_as_those_in_a_tuple(kind, lay
     # At the layer the pass that records it, a check, and one for all; at the inputs one for all, and two
     # checks of it. The check at the layer has the batch, three samples around it, and two of its samples once more.
     assert rows == ([4, 9, 40] if layer else [40, 4, 4])
+
+
+@pytest.mark.parametrize("batch_size", [2, 32])
+@pytest.mark.parametrize("layer", [None, "a"])
+def test_points_made_in_inference_mode(layer, batch_size):
+    class Halves(GradientExplainer):
+        statistic = Mean
+
+        def points(self, bound, reference):
+            for _ in range(3):
+                with torch.inference_mode():
+                    halves = [value.tensor / 2 for value in bound.values]
+                yield Point(halves)
+
+    class Normal(Halves):
+        def points(self, bound, reference):
+            for point in super().points(bound, reference):
+                yield Point([tensor.clone() for tensor in point.tensors])
+
+    torch.manual_seed(0)
+    model, x = Net(lambda model, hidden: hidden, 0.0).double(), torch.randn(2, 6).double()
+    found, expected = (kind(model, layer=layer, batch_size=batch_size).attribute(x, 0) for kind in (Halves, Normal))
+    torch.testing.assert_close(found, expected)

@@ -1,5 +1,7 @@
 """How many rows passes have: as many as was asked for, or more where they take little memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -233,3 +235,67 @@ def test_batch_size_is_a_count_or_none(size):
 def test_texts_and_pieces_of_a_batch_begin_with_the_default():
     assert pnpx.SmoothGrad(nn.Linear(2, 2)).rows == room.DEFAULT_ROWS == 32
     assert pnpx.SmoothGrad(nn.Linear(2, 2), batch_size=5).rows == 5
+
+
+class Inside(nn.Module):
+    """Notes of each pass how many rows it has, and whether it is differentiated."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.passes = nn.Linear(6, 8), nn.Linear(8, 3), []
+
+    def forward(self, x):
+        scores = self.last(torch.tanh(self.first(x)))
+        self.passes.append((len(scores), scores.requires_grad))
+        return scores
+
+
+@pytest.mark.parametrize("size", range(2, 17))
+def test_larger_passes_at_layers_are_checked_with_a_few_rows(size):
+    model = Inside().double()
+    explainer = pnpx.SmoothGrad(model, layer="first", n_iter=200)
+    images = torch.randn(size, 6).double()
+    found = explainer.attribute(images, 0)
+    sizes = [rows for rows, differentiated in model.passes if differentiated]
+    assert sizes[0] == 32 // size * size and len(sizes) <= 5 and sum(sizes) == 200 * size
+    checks = [rows for rows, differentiated in model.passes[2:] if not differentiated]
+    # Of five samples the few would be as many as the batch: they are all checked once more.
+    assert checks == ([10] if size == 5 else [2 + max(3, size // 4)])
+    torch.testing.assert_close(found, replace(explainer, batch_size=size).attribute(images, 0))
+
+
+def test_sequences_padded_to_the_longest_still_get_larger_passes():
+    """The few samples that are met in the larger pass are padded to less than all: the whole batch is asked then."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.last = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+            self.passes = []
+
+        def forward(self, packed):
+            padded, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            scores = self.last(padded).sum(1)
+            self.passes.append((len(scores), scores.requires_grad))
+            return scores
+
+    torch.manual_seed(0)
+    model, lengths = Padded().double(), [2, 2, 2, 7, 7, 2, 2, 2]
+    sequences = [torch.randn(length, 3).double() for length in lengths]
+    packed = nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False)
+    explainer = pnpx.SmoothGrad(model, layer="lstm", n_iter=200)
+    found = explainer.attribute(packed, 0)
+    assert sum(differentiated for _, differentiated in model.passes) < 8
+    expected = pnpx.SmoothGrad(model, layer="lstm", n_iter=200, batch_size=8).attribute(packed, 0)
+    torch.testing.assert_close(found[0].data, expected[0].data)
+
+
+def test_scores_that_want_the_whole_batch_still_get_larger_passes():
+    def different(output, targets):
+        if len(output[:, 0].unique()) < len(output):
+            raise ValueError("these are not the samples of a batch")
+        return output[:, 0]
+
+    model = Inside().double()
+    pnpx.SmoothGrad(model, layer="first", n_iter=200, score=different).attribute(torch.randn(8, 6).double())
+    assert sum(differentiated for _, differentiated in model.passes) <= 3
