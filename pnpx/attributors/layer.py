@@ -191,11 +191,7 @@ class LayerBound(Bound):
                 self._framed = self._replay_agrees(agrees)
                 self._replay = True if self._framed else None
             else:
-                works = self._works(agrees, None)
-                if briefly and not works:
-                    self._brief = False
-                    return self.expected(points, aim)
-                self._framed = works
+                self._framed = self._works(agrees, None)
         return found if self._framed else None
 
     def expect_otherwise(self) -> bool:

@@ -723,3 +723,27 @@ def test_a_warning_that_is_an_error_leaves_the_model_as_it_was_found():
         with pytest.raises(RuntimeWarning, match="the first call of the model makes 'counter'"):
             pnpx.SmoothGrad(model, n_iter=3, batch_size=1).attribute(X, 1)
     assert torch.equal(model.memory, torch.ones(4))
+
+
+@pytest.mark.parametrize("kind", ["marked", "attached"])
+def test_a_memory_that_keeps_its_numbers_leaves_the_graph(kind):
+    """Nothing but what autograd knows of it is another one after a pass."""
+
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("kept", torch.ones(3))
+
+        def forward(self, x):
+            if kind == "marked":
+                self.kept.requires_grad_()
+            else:
+                self.kept.add_(0 * x.sum())
+            return x.square() * self.kept.detach()
+
+    model, x = Keeps(), torch.randn(2, 3)
+    kept = model.kept
+    found = pnpx.SmoothGrad(model, n_iter=4, noise_std=0.0).attribute(x, 0)
+    torch.testing.assert_close(found, 2 * x * torch.tensor([1.0, 0.0, 0.0]))
+    assert model.kept is kept and kept.grad_fn is None and not kept.requires_grad
+    assert torch.equal(kept, torch.ones(3))
