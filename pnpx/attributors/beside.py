@@ -80,6 +80,7 @@ class Frames:
 
     def trial(self, points: Sequence[Point], values: Sequence[Value], size: int) -> Trial | None:
         """The pass that tells what the samples must get that are met in one of ``points``; None where there is none."""
+        self._was_brief = False
         before, behind = frame(size)
         count = min(_SAMPLES, len(points) * size - size - before - behind)
         if self.works is False or size == 1 or count < 1:
