@@ -115,7 +115,7 @@ def test_token_ids_are_explained_with_noise_at_their_embedding(kind):
 @pytest.mark.parametrize("kind", NOISY)
 def test_token_ids_as_inputs_are_refused_with_the_remedy(kind):
     given = case("rnn_tokens")
-    with pytest.raises(TypeError, match=r"the input is torch.int64; explain what is .* layer='path.to.embedding'"):
+    with pytest.raises(TypeError, match=r"the input is torch.int64; explain its embedding, .* layer='embedding'"):
         kind(given.model).attribute(given.batch, given.targets)
 
 

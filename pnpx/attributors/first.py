@@ -12,11 +12,14 @@ from pnpx.attributors.batch import arguments
 from pnpx.attributors.intercept import intercepting
 from pnpx.attributors.places import ArgumentPlace, ModulePlace, Place
 from pnpx.attributors.recording import Reached, Recording
-from pnpx.attributors.value import explainable
+from pnpx.attributors.value import embedding_in, explainable
 from pnpx.extractors import Call
 from pnpx.structure import Structure, rebuild, tensors
 
-REMEDY = "choose a layer that computes floats, such as an embedding's output: layer='path.to.embedding'"
+
+def remedy(model: nn.Module) -> str:
+    """What to do where there are no floats to explain."""
+    return f"choose a layer that computes floats, such as an embedding's output: layer={embedding_in(model)!r}"
 
 
 class FirstPass:
@@ -77,7 +80,7 @@ class FirstPass:
 
     def _anchor(self, place: Place, value: Structure) -> Structure:
         """Note the clean value at a place, and let autograd follow it from there if that is wanted."""
-        chosen = explainable(value, str(place), REMEDY, self._floats)
+        chosen = explainable(value, str(place), partial(remedy, self._model), self._floats)
         leaves = tensors(value)
         self._clean[place] = rebuild(value, [leaf.detach().clone() for leaf in leaves])
         self.anchors[place] = []

@@ -15,7 +15,7 @@ from pnpx.attributors.intercept import intercepting, wrapped
 from pnpx.attributors.places import ModulePlace
 from pnpx.attributors.recording import Recording
 from pnpx.attributors.sharing import Make
-from pnpx.attributors.value import explainable
+from pnpx.attributors.value import embedding_in, explainable
 from pnpx.extractors import Call
 from pnpx.structure import tensors
 
@@ -52,7 +52,7 @@ class InputBound(Bound):
         chosen = explainable(
             call.forward,
             names,
-            "explain what is computed from it instead, such as its embedding: layer='path.to.embedding'",
+            lambda: f"explain its embedding, or what else is computed from it, instead: layer={embedding_in(model)!r}",
             floats,
         )
         leaves = tensors(call.forward)

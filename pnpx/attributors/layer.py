@@ -15,7 +15,7 @@ from pnpx.attributors.agreement import note, rows_of_output, same, warn_unsteady
 from pnpx.attributors.base import Attributor, Bound
 from pnpx.attributors.batch import copies_of, rows_of_call
 from pnpx.attributors.beside import Frames, Point
-from pnpx.attributors.first import REMEDY, FirstPass
+from pnpx.attributors.first import FirstPass, remedy
 from pnpx.attributors.guard import unchecked, uncompiled
 from pnpx.attributors.held import weight_bytes
 from pnpx.attributors.intercept import wrapped
@@ -92,9 +92,9 @@ class LayerBound(Bound):
         self._probed, self._frames = False, Frames()
         self._axes, self._prefix_axes = self._find_axes(place, probe)
         chosen: list[int] = []
-        before = 0
+        before, rescue = 0, partial(remedy, self.model)
         for where, value in zip(places, place, strict=True):
-            chosen += [before + index for index in explainable(value, str(where), REMEDY, floats)]
+            chosen += [before + index for index in explainable(value, str(where), rescue, floats)]
             before += len(tensors(value))
         self._found(place, chosen, self._first.all_anchors, self._axes)
 
@@ -167,7 +167,10 @@ class LayerBound(Bound):
                 self._frames.works = self._replay_agrees(agrees)
                 self._replay = True if self._frames.works else None
             else:
-                self._frames.works = self._works(agrees, None)
+                works = self._works(agrees, None)
+                if not works and self._frames.otherwise():
+                    return self.expected(points, aim)
+                self._frames.works = works
         return found if self._frames.works else None
 
     def expect_otherwise(self) -> bool:

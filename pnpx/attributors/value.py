@@ -1,8 +1,9 @@
 """What is explained at a place: its tensors, as the model computes them for the batch itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pnpx.structure import Structure, tensors
 
@@ -42,7 +43,13 @@ class Value:
         return sample[order] * self.valid.reshape(*self.valid.shape, *[1] * (sample.ndim - 1))
 
 
-def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -> list[int]:
+def embedding_in(model: nn.Module) -> str:
+    """The path of the first embedding in ``model``; where there is none, what stands for one."""
+    kinds = nn.Embedding, nn.EmbeddingBag
+    return next((path for path, one in model.named_modules() if isinstance(one, kinds) and path), "path.to.embedding")
+
+
+def explainable(value: Structure, what: str, remedy: Callable[[], str], floats: bool = True) -> list[int]:
     """Which of the tensors in ``value`` are floats; where none is and floats are not needed, all of them.
 
     Raises:
@@ -56,5 +63,5 @@ def explainable(value: Structure, what: str, remedy: str, floats: bool = True) -
         return list(range(len(leaves)))
     if not chosen:
         found = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or f"a {type(value).__name__} without tensors"
-        raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy}")
+        raise TypeError(f"gradients need floating-point values, but {what} is {found}; {remedy()}")
     return chosen

@@ -466,8 +466,8 @@ def test_no_range(value):
 
 
 def test_integers_cannot_be_moved():
-    with raises(TypeError, "gradients need floating-point values, but the input is torch.int64; explain what is "
-                           "computed from it instead, such as its embedding: layer='path.to.embedding'"):
+    with raises(TypeError, "gradients need floating-point values, but the input is torch.int64; explain its "
+                           "embedding, or what else is computed from it, instead: layer='path.to.embedding'"):
         SmoothGrad(nn.Embedding(3, 2)).attribute(torch.tensor([[1]]))
 
 

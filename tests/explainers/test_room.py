@@ -291,6 +291,21 @@ def test_sequences_padded_to_the_longest_still_get_larger_passes():
     torch.testing.assert_close(found[0].data, expected[0].data)
 
 
+def test_a_model_that_refuses_few_rows_still_gets_larger_passes():
+    class Picky(Inside):
+        def forward(self, x):
+            if len(x) < 6:
+                self.passes.append((len(x), False))
+                raise ValueError("at least 6 rows")
+            return super().forward(x)
+
+    model = Picky().double()
+    pnpx.SmoothGrad(model, layer="first", n_iter=200).attribute(torch.randn(8, 6).double(), 0)
+    # The first pass, the whole batch in a frame, the first chunk, a few, the whole in a frame again, all that is left.
+    assert model.passes == [(8, False), (13, False), (32, True), (5, False), (13, False), *model.passes[5:]]
+    assert [differentiated for _, differentiated in model.passes[5:]] == [True] * len(model.passes[5:])
+
+
 def test_scores_that_want_the_whole_batch_still_get_larger_passes():
     def different(output, targets):
         if len(output[:, 0].unique()) < len(output):
