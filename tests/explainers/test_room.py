@@ -300,9 +300,9 @@ def test_a_model_that_refuses_few_rows_still_gets_larger_passes():
             return super().forward(x)
 
     model = Picky().double()
-    pnpx.SmoothGrad(model, layer="first", n_iter=200).attribute(torch.randn(8, 6).double(), 0)
+    pnpx.SmoothGrad(model, layer="first", n_iter=200).attribute(torch.randn(9, 6).double(), 0)
     # The first pass, the whole batch in a frame, the first chunk, a few, the whole in a frame again, all that is left.
-    assert model.passes == [(8, False), (13, False), (32, True), (5, False), (13, False), *model.passes[5:]]
+    assert model.passes == [(9, False), (14, False), (27, True), (5, False), (14, False), *model.passes[5:]]
     assert [differentiated for _, differentiated in model.passes[5:]] == [True] * len(model.passes[5:])
 
 
