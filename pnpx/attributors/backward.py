@@ -53,9 +53,7 @@ class Backward:
             )
         return [[None if one is None else one.detach() for one in gradients] for gradients in found]
 
-    def _together(
-        self, sums: Sequence[Tensor], at: Where, place: str
-    ) -> list[list[Tensor | None]] | None:
+    def _together(self, sums: Sequence[Tensor], at: Where, place: str) -> list[list[Tensor | None]] | None:
         """The gradients of several scores by one backward pass that is vectorised over them; None where it fails.
 
         Not every operation can be, and the first time the last gradient must be what a pass for it alone gives.

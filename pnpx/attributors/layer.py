@@ -292,12 +292,15 @@ class LayerBound(Bound):
 
     def _passed(self, point: Point, copies: Repeats, replay: bool, watch: Watch | None) -> Any:
         """What the model returns for a ``point`` that has so many copies of the batch, or some of its samples."""
-        try:
+        def run() -> Any:
             return self._run([tensor.clone() for tensor in point], copies, replay, watch)
+
+        try:
+            return run()
         except Overwritten:
             # Noted once more, with a copy of everything: this is what most models do not need.
             self._recording.prefix = self._look(self.call).prefix
-            return self._run([tensor.clone() for tensor in point], copies, replay, watch)
+            return run()
 
 
 def _holds_nan(output: Any) -> bool:
