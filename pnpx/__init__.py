@@ -17,7 +17,9 @@ from pnpx.explainers.shapley import KernelShap, Shapley
 from pnpx.explainers.sobol import Sobol
 
 if TYPE_CHECKING:
+    from pnpx.auto import auto_explain
     from pnpx.explanation import Explanation
+    from pnpx.recommender import recommend
 
 __version__ = "0.1.0"
 
@@ -41,12 +43,21 @@ __all__ = [
     "SquareGrad",
     "VarGrad",
     "all_explainers",
+    "auto_explain",
+    "recommend",
     "resolve",
 ]
 
 
+# What records explanations is needed only once there is one, and the rest by those who leave the choice to pnpx.
+_LATER = {
+    "Explanation": "pnpx.explanation",
+    "auto_explain": "pnpx.auto",
+    "recommend": "pnpx.recommender",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # What records and draws explanations is needed only once there is one.
-    if name == "Explanation":
-        return import_module("pnpx.explanation").Explanation
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'pnpx' has no attribute {name!r}")

@@ -1,12 +1,9 @@
 """The checks on the way from settings to work: every problem of a configuration, found before anything is explained."""
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, get_args
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-import torch
 from torch import nn
 
 from pnpx import zoo
@@ -14,153 +11,45 @@ from pnpx.attributors.places import resolve
 from pnpx.explainers import Explainer, all_explainers
 from pnpx.explainers.expected import ExpectedGradients
 from pnpx.faults import faults, in_words
-from pnpx.fingerprint import of_model
 from pnpx.maker import Maker, required
-from pnpx.schema import EVERY_MODEL, ExplainerChoice, ModelChoice, Settings
-from pnpx.source import Source, shown
-from pnpx.store import CONFIG, Names
-from pnpx.subjects import Code, Data, Subject, choose, load_data, load_model, one_line, try_out
+from pnpx.parameters import as_plain
+from pnpx.recommender import Recommendation, recommend
+from pnpx.schema import AUTO, EVERY_MODEL, ExplainerChoice
+from pnpx.source import shown
+from pnpx.store import Names
+from pnpx.subjectchecker import SubjectChecker, known_models
+from pnpx.subjects import Subject, one_line
 from pnpx.suggest import nearest
 from pnpx.tasks import Task, TensorTask
-from pnpx.text.pretrained import PREFIX
-from pnpx.text.samples import TextSamples
 from pnpx.yamltree import KeyPath
-from pnpx.zoo.datasets import Split
-
-SPLITS = get_args(Split)
 
 _LAYERS = "layers"
 
-
-def known_models(choice: ModelChoice) -> list[str]:
-    """The models that a configuration may name, that of transformers included which ``choice`` may have meant."""
-    _, colon, rest = str(choice.name).partition(":")
-    return [*zoo.names(), *zoo.text_names(), *([PREFIX + rest] if colon else [])]
+BACKGROUND = 20
+"""How many samples of the training split stand for the data, for explainers that compare with it."""
 
 
 @dataclass(frozen=True)
-class Checker:
+class Checker(SubjectChecker):
     """Collects the problems of a configuration while it is turned into work."""
 
-    settings: Settings
-    source: Source
-    code: Code
-    problems: list[str]
-
-    def note(self, keys: KeyPath, message: object) -> None:
-        text = message.args[0] if isinstance(message, LookupError) and message.args else message
-        self.problems.append(self.source.problem(keys, str(text)))
-
-    def output(self, given: Path | None) -> Path:
-        """The folder for the results, if it is one or can become one; a leading ``~`` is the home folder."""
-
-        def wrong(said: str) -> None:
-            if given is None:
-                self.note(("output",), said)
-            else:
-                self.problems.append(f"--output {given}: {said}")
-
-        folder = given or Path(self.settings.output)
-        if "\0" in str(folder):
-            self.note(("output",), "must be the name of a folder, but holds a null character")
-            return folder
-        try:
-            folder = folder.expanduser()
-        except RuntimeError:  # there is no such user
-            wrong(f"the home folder that {folder.parts[0]!r} means is not known; write out the path of the folder")
-            return folder
-        try:
-            (folder / CONFIG).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # to be made, or told of below
-        except OSError as error:
-            wrong(f"must be a folder to write to, but cannot be looked into: {error.strerror}")
-            return folder
-        if (folder / CONFIG).exists() and (folder / CONFIG).samefile(self.source.path):
-            said = f"would overwrite this configuration with the one as run, {CONFIG}; name another folder"
-            self.note(("output",), said)
-        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-        if not existing.exists():
-            wrong(f"must be a folder to write to, but {str(existing)!r} is a link to nothing; name another, or mend it")
-        elif not existing.is_dir():
-            said = f"must be a folder to write to, but {str(existing)!r} is a file; name another, or move it away"
-            wrong(said)
-        return folder
-
-    def subjects(self) -> list[Subject]:
-        """The models with their samples."""
-        subjects: list[Subject] = []
-        folders = Names()
-        for index, choice in enumerate(self.settings.model):
-            keys: KeyPath = ("model", index, "factory" if choice.factory else "name")
-            if choice.factory is None and choice.name not in zoo.names():
-                self.note(keys, f"there is no model {choice.name!r}; {nearest(str(choice.name), known_models(choice))}")
-                continue
-            try:
-                name, module, entry = load_model(choice, self.code)
-            except (LookupError, ValueError, ImportError, OSError) as error:
-                self.note(keys, error)
-                continue
-            if any(name == subject.name for subject in subjects):
-                self.note(keys, f"the model {name!r} is listed twice; leave one out, or give it another 'name'")
-                continue
-            data = self.data(entry.data if entry else None)
-            if data is None:
-                continue
-            fingerprint = of_model(module, self.code.function(choice.factory) if choice.factory else None)
-            try:
-                try_out(module, name, data)
-            except ValueError as error:
-                self.note(("data",) if self.source.written(("data",)) else keys, error)
-                continue
-            at_home = entry is not None and entry.data == data.name
-            subjects.append(
-                Subject(
-                    name,
-                    entry.architecture if entry else type(module).__name__,
-                    module,
-                    data,
-                    self.indices(data),
-                    entry.accuracy if entry and at_home else None,
-                    folders.new(name),
-                    fingerprint,
-                )
-            )
-        return subjects
-
-    def data(self, default: str | None) -> Data | None:
-        choice = self.settings.data
-        if choice.factory is None:
-            if choice.name is not None and choice.name not in zoo.data_names():
-                hint = nearest(choice.name, zoo.data_names())
-                self.note(("data", "name"), f"there is no data set {choice.name!r}; {hint}")
-                return None
-            if choice.split not in SPLITS:
-                self.note(("data", "split"), f"there is no split {choice.split!r}; {nearest(choice.split, SPLITS)}")
-                return None
-        try:
-            return load_data(choice, default, self.code)
-        except (LookupError, ValueError, ImportError) as error:
-            self.note(("data", "factory" if choice.factory else "name"), error)
-            return None
-
-    def indices(self, data: Data | TextSamples) -> Sequence[int]:
-        try:
-            return choose(self.settings.data, data)
-        except ValueError as error:
-            self.note(("data", "indices" if self.settings.data.indices is not None else "samples"), error)
-            return range(0)
+    recommendations: dict[str, list[tuple[str | None, Sequence[Recommendation]]]] = field(default_factory=dict)
+    """By model: what was recommended at which place, where the configuration leaves that to pnpx."""
 
     def tasks(self, subjects: Sequence[Subject]) -> Iterator[Task]:
         """Each explainer at each place of each model; where one is not right, the problem is noted instead."""
         chosen: list[tuple[int, ExplainerChoice, dict[str, Any]]] = []
         for index, choice in enumerate(self.settings.explainers):
+            self.models_of_layers(index, choice)
             parameters = self.parameters(index, choice)
             if parameters is not None:
                 chosen.append((index, choice, parameters))
         for subject in subjects:
             explainer_names = Names()
             for index, choice, parameters in chosen:
+                if choice.name == AUTO:
+                    yield from self.recommended_tasks(index, choice, subject, explainer_names)
+                    continue
                 folder, layer_names = explainer_names.new(choice.name), Names()
                 make = self.maker(index, choice, parameters, subject)
                 if make is None:
@@ -171,9 +60,46 @@ class Checker:
                         explainer = make(layer, ())
                         yield TensorTask(subject, explainer, parameters, layer, f"{subject.folder}/{folder}/{place}")
 
-    def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
-        """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
-        known = all_explainers()
+    def recommended_tasks(
+        self, index: int, choice: ExplainerChoice, subject: Subject, explainer_names: Names
+    ) -> Iterator[Task]:
+        """Each explainer that is recommended at each place of a model, but those that the configuration names."""
+        named = {other.name for other in self.settings.explainers}
+        folders: dict[str, tuple[str, Names]] = {}
+        for keys, layer in self.layers(index, choice, subject.module, subject.name):
+            found = self.recommended(subject, layer) if subject.indices else []
+            self.recommendations.setdefault(subject.name, []).append((layer, found))
+            if subject.indices and not any(one.picked for one in found):
+                reasons = dict.fromkeys(one.reason for one in found)
+                self.note(keys, f"no explainer suits {subject.name}: {'; '.join(reasons)}")
+            for one in found:
+                if not one.picked or one.name in named:
+                    continue
+                if one.name not in folders:
+                    folders[one.name] = explainer_names.new(one.name), Names()
+                folder, layer_names = folders[one.name]
+                place = layer_names.new("inputs" if one.layer is None else one.layer)
+                said = {name: as_plain(value) for name, value in one.parameters.items()}
+                yield TensorTask(subject, one.explainer, said, one.layer, f"{subject.folder}/{folder}/{place}")
+
+    def recommended(self, subject: Subject, layer: str | None) -> Sequence[Recommendation]:
+        """Which explainers are recommended for a model at a place, and why, tried out on the first sample."""
+        data: Any = subject.data
+        try:
+            background = self.baselines(BACKGROUND, subject)
+        except (ValueError, LookupError, ImportError):  # there is no training split, or it has fewer
+            background = None
+        return recommend(
+            subject.module,
+            data.take(subject.indices[:1]),
+            modality=data.kind,
+            background=background,
+            seed=self.settings.seed,
+            layer=layer,
+        )
+
+    def models_of_layers(self, index: int, choice: ExplainerChoice) -> None:
+        """Note the models for which an explainer has layers, and that there are not."""
         keys: KeyPath = ("explainers", index)
         names = [model.name or (model.factory or "").rpartition(":")[2] for model in self.settings.model]
         # A model that there is not may be misspelt: which layers are meant for it shows when it has its name.
@@ -184,8 +110,17 @@ class Checker:
             if model not in (EVERY_MODEL, *there):
                 said = f"there is no model {model!r} in this run or the zoo; {nearest(model, there)}"
                 self.note((*keys, "layers", model), said)
+
+    def parameters(self, index: int, choice: ExplainerChoice) -> dict[str, Any] | None:
+        """What an explainer is made with beside model and layer, or None if there is no such explainer or parameter."""
+        known = all_explainers()
+        keys: KeyPath = ("explainers", index)
+        if choice.name == AUTO:
+            for name in choice.parameters:
+                self.note((*keys, name), f"{AUTO!r} takes no parameters; name the explainer that {name!r} is of")
+            return {}
         if choice.name not in known:
-            self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, known)}")
+            self.note((*keys, "name"), f"there is no explainer {choice.name!r}; {nearest(choice.name, [*known, AUTO])}")
             return None
         allowed = self.allowed(known[choice.name])
         wrong = [name for name in choice.parameters if name not in allowed or name == "layer"]
@@ -264,15 +199,6 @@ class Checker:
             said = f"{subject.name}: {said}" if len(self.settings.model) > 1 else said
             self.note(layer_keys if name == _LAYERS else ("explainers", index, name), said)
         return not wrong
-
-    def baselines(self, count: int, subject: Subject) -> torch.Tensor:
-        """Samples of the training split, drawn by the run's seed."""
-        choice = self.settings.data.model_copy(update={"split": "train"})
-        inputs = load_data(choice, subject.data.name, self.code).inputs
-        if not 1 <= count <= len(inputs):
-            raise ValueError(f"baselines must be from 1 to {len(inputs)}, the samples to draw from, but is {count}")
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        return inputs[torch.randperm(len(inputs), generator=generator)[:count]]
 
     def layers(
         self, index: int, choice: ExplainerChoice, module: nn.Module, name: str

@@ -21,7 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-listing = typer.Typer(help="List explainers, models, data or configs.", no_args_is_help=True, rich_markup_mode=None)
+listing = typer.Typer(
+    help="List explainers, metrics, models, data or configs.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(listing, name="list")
 
 
@@ -96,6 +98,10 @@ def explain(
             typer.echo(f"{outcome.made} explanations made{kept}")
         else:
             typer.echo(f"all {outcome.found} explanations were done before; --force makes them again")
+        for where, ranking in outcome.rankings:
+            best = [row.explainer for row in ranking.rows if row.rank is not None][:3]
+            if best:
+                typer.echo(f"best by {ranking.by} at {where}: {', '.join(best)}")
         typer.echo(f"report: {outcome.report}")
     if outcome.failures:
         lines = [
@@ -105,12 +111,62 @@ def explain(
         _stop(FAILED, *lines, f"tracebacks: {work.output / 'failures.txt'}")
 
 
+@app.command()
+def recommend(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a shipped one: digits.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE ...]", help="Changes, such as model=digits_lstm.")
+    ] = None,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Run the factories that CONFIG names.")] = False,
+) -> None:
+    """Say which explainers suit the models of CONFIG, and why each was, or was not, picked, having tried it."""
+    from pnpx.source import ConfigError
+
+    try:
+        from pnpx.detector import detect
+        from pnpx.plan import recommendations
+        from pnpx.shipped import find
+
+        with _warnings_in_lines():
+            found = recommendations(find(config), overrides or [], allow_code)
+    except ConfigError as error:
+        _stop(WRONG_CONFIG, *error.problems)
+    except KeyboardInterrupt:
+        _stop(INTERRUPTED, "interrupted")
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        _stop(FAILED, f"cannot read what is needed: {error.strerror or error}{where}")
+    for number, (subject, explainers) in enumerate(found):
+        if number:
+            typer.echo("")
+        typer.echo(f"{subject.name}: {detect(subject.module)}")
+        rows = []
+        for one in explainers:
+            at = "" if one.layer is None else f" at {one.layer}"
+            rows.append((f"{'+' if one.picked else '-'} {one.name}{at}", one.reason))
+        _table(rows)
+
+
 @listing.command("explainers")
 def list_explainers() -> None:
     """The explainers, and what each computes."""
     from pnpx.explainers import all_explainers
 
     _table([(name, _first_sentence(kind.__doc__)) for name, kind in all_explainers().items()])
+
+
+@listing.command("metrics")
+def list_metrics() -> None:
+    """The metrics that judge explanations, and what each measures."""
+    from pnpx.metrics import all_metrics
+
+    better = {True: "higher is better", False: "lower is better"}
+    _table(
+        [
+            (name, f"{_first_sentence(kind.__doc__)} ({better[kind.higher_is_better]})")
+            for name, kind in all_metrics().items()
+        ]
+    )
 
 
 @listing.command("models")

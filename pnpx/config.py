@@ -9,7 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pnpx.schema import Columns, DataChoice, ExplainerChoice, ModelChoice, Settings, TextChoice, TextItem
+from pnpx.schema import (
+    Columns,
+    DataChoice,
+    EngineChoice,
+    ExplainerChoice,
+    MetricChoice,
+    ModelChoice,
+    Settings,
+    TextChoice,
+    TextItem,
+)
 from pnpx.source import ConfigError, Source, load, shown
 from pnpx.suggest import nearest
 
@@ -60,6 +70,8 @@ _KEYS: dict[str, type[BaseModel]] = {
     "data.texts": TextItem,
     "data.columns": Columns,
     "explainers": ExplainerChoice,
+    "metrics": MetricChoice,
+    "engine": EngineChoice,
     "text": TextChoice,
 }
 
@@ -96,6 +108,8 @@ def _in_words(problem: Mapping[str, Any], source: Source) -> str:
         return source.problem(keys, f"must be less than {context['lt']}, but is {given!r}")
     if keys[:2] == ("data", "texts") and kind in ("model_type", "model_attributes_type", "string_type"):
         must = "must be a text" if keys[-1] == "text" else "must be a text in quotes, or a mapping with one as 'text'"
+    elif keys in (("explainers",), ("metrics",)) and kind == "list_type":
+        must = "must be a list, or auto"
     elif "layers" in keys and kind == "list_type":
         must = "must be a list of layers, in which null means the inputs"
     elif "layers" in keys and kind == "string_type":

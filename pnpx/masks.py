@@ -64,12 +64,12 @@ class Patches:
         for axis, size in zip(axes, for_each(self.size, len(axes), "size", shape), strict=True):
             cells = torch.arange(shape[axis]) // size
             ids = ids * (-(-shape[axis] // size)) + cells.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        return ids.expand(*shape)
+        return ids.expand(tuple(shape))
 
 
 def elements(shape: Sequence[int], channel: int | None) -> Tensor:
     """Each element of a sample by itself."""
-    return torch.arange(prod(shape)).reshape(*shape)
+    return torch.arange(prod(shape)).reshape(tuple(shape))
 
 
 def positions(shape: Sequence[int], channel: int | None) -> Tensor:

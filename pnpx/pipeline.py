@@ -1,43 +1,49 @@
 """A run: explain, save, draw, collect, report. What was finished before is not done again."""
 
-import io
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pnpx.atomic import write_whole
+from pnpx.detector import detect
+from pnpx.engines import Saved, jobs
+from pnpx.evaluation import Evaluation
 from pnpx.fingerprint import digest
+from pnpx.panels import Output
 from pnpx.plan import Plan
+from pnpx.report.drawing import drawn
 from pnpx.rescue import explained
+from pnpx.scoreboard import Scoreboard
 from pnpx.store import CONFIG, Record, Store
 from pnpx.subjects import Subject, one_line
-from pnpx.tasks import Output, Task
+from pnpx.tables import write_scores
+from pnpx.tasks import Task
 from pnpx.text.samples import TextSamples
+from pnpx.versions import versions
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
+    from pnpx.ranking import Ranking
     from pnpx.report import Failure, Panel, Sample, Section
 
-DOTS_PER_INCH = 110
 NAMED = 20
 """Up to so many samples that could not be explained are named one by one; the page names them all."""
-REPORT, FAILURES = "report.html", "failures.txt"
+REPORT, FAILURES, SCORES = "report.html", "failures.txt", "scores.parquet"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: the page, how many explanations were made now and found finished, and what failed."""
+    """What came of a run: the page, how many explanations were made now and found finished, what failed, and the
+    rankings, each with where it is of, in words."""
 
     report: Path
     made: int
     found: int
     failures: Sequence["Failure"]
+    rankings: Sequence[tuple[str, "Ranking"]] = ()
 
 
 def run(plan: Plan, force: bool = False, quiet: bool = False, now: Callable[[], datetime] = datetime.now) -> Outcome:
@@ -51,14 +57,35 @@ def run(plan: Plan, force: bool = False, quiet: bool = False, now: Callable[[], 
     from tqdm.auto import tqdm
 
     plan.output.mkdir(parents=True, exist_ok=True)
+    saved = _shared_out(plan, force, quiet)
     with tqdm(total=len(plan), unit=" explanations", disable=quiet, file=sys.stderr, dynamic_ncols=True) as bar:
-        work = _Work(plan, Store(plan.output), force, bar.update)
+        store = Store(plan.output)
+        evaluation = Evaluation(plan.metrics, store, force, saved)
+        work = _Work(plan, store, evaluation, Scoreboard(plan), force, saved, bar.update)
         for task in plan.tasks:
             bar.set_description(str(task))
             work.explain(task)
         bar.set_description("report")
         report = work.report(now())
-    return Outcome(report, work.made, work.found, work.failures)
+    rankings = [
+        (f"{'the inputs' if layer is None else layer} of {subject.name}", ranking)
+        for subject in plan.subjects
+        for layer, ranking in work.scoreboard.rankings(subject)
+    ]
+    return Outcome(report, work.made, work.found, work.failures, rankings)
+
+
+def _shared_out(plan: Plan, force: bool, quiet: bool) -> Set[Saved]:
+    """Have an engine explain what there is to do, if the configuration names one; what its workers saved."""
+    from tqdm.auto import tqdm
+
+    if plan.engine is None:
+        return frozenset()
+    todo = jobs(plan, *plan.given, force=force)
+    total = sum(len(job.indices) for job in todo)
+    with tqdm(total=total, desc="workers", unit=" explanations", disable=quiet, file=sys.stderr, leave=False,
+              dynamic_ncols=True) as bar:
+        return plan.engine.explain(todo, bar.update)
 
 
 @dataclass
@@ -67,7 +94,11 @@ class _Work:
 
     plan: Plan
     store: Store
+    evaluation: Evaluation
+    scoreboard: Scoreboard
     force: bool
+    saved: Set[Saved]
+    """What the workers of an engine made already."""
     advance: Callable[[int], object]
     made: int = 0
     found: int = 0
@@ -80,14 +111,21 @@ class _Work:
     def explain(self, task: Task) -> None:
         """Find or make, save and draw the explanations of a task."""
         indices, missing, undrawn = task.subject.indices, dict[int, Exception](), list[Exception]()
+        unjudged: dict[str, Exception] = {}
         for start in range(0, len(indices), self.plan.settings.batch_size):
             some = indices[start : start + self.plan.settings.batch_size]
-            explanations = self._find_or_make(task, some, missing)
+            prints = {index: task.fingerprint(index, versions()["pnpx"]) for index in some}
+            explanations = self._find_or_make(task, prints, missing)
             self.advance(len(some) - len(explanations))
+            judged, failed = self.evaluation.of(task, explanations, prints)
+            self.scoreboard.note(task, explanations, judged)
+            unjudged |= failed
             for index, explanation in explanations.items():
                 self._note_sample(task, index, explanation)
                 picture = self.store.picture(task.name(index))
-                if self._draw(explanation.plot, picture, undrawn):
+                if error := drawn(explanation.plot, picture):
+                    undrawn.append(error)
+                else:
                     self.panels.setdefault((task.subject, index), []).append(task.panel(explanation, picture))
                 self.advance(1)
         for message in dict.fromkeys(map(one_line, missing.values())):
@@ -97,6 +135,8 @@ class _Work:
                 self.missing.setdefault((task.subject, index), []).append(replace(failure, message=message))
         if undrawn:
             self._note_failure(task, "pictures", undrawn[0])
+        for metric, error in unjudged.items():
+            self._note_failure(task, f"judged by {metric}", error)
 
     def report(self, created: datetime) -> Path:
         """Write the page, the configuration as run, and the tracebacks of what failed."""
@@ -108,6 +148,10 @@ class _Work:
             write_whole(folder / FAILURES, "\n".join(self.tracebacks).encode())
         else:
             (folder / FAILURES).unlink(missing_ok=True)
+        if self.plan.metrics:
+            write_scores(folder / SCORES, self.scoreboard.rows)
+        else:
+            (folder / SCORES).unlink(missing_ok=True)
         page = Report(
             title=settings.title or "Explanations of " + ", ".join(subject.name for subject in self.plan.subjects),
             created=created.isoformat(sep=" ", timespec="minutes"),
@@ -120,17 +164,20 @@ class _Work:
         return folder / REPORT
 
     def _find_or_make(
-        self, task: Task, indices: Sequence[int], missing: dict[int, Exception]
+        self, task: Task, prints: Mapping[int, str], missing: dict[int, Exception]
     ) -> dict[int, Record]:
         """The explanations of some samples by index; those that cannot be made are noted in ``missing``."""
-        prints = {index: task.fingerprint(index, versions()["pnpx"]) for index in indices}
         explanations: dict[int, Record] = {}
-        for index in () if self.force else indices:
+        for index in prints:
+            if self.force and (task.folder, index) not in self.saved:
+                continue
             explanation = self.store.find(task.name(index), prints[index], task.record)
             if explanation is not None:
                 explanations[index] = explanation
-        self.found += len(explanations)
-        if wanted := [index for index in indices if index not in explanations]:
+        shared = sum((task.folder, index) in self.saved for index in explanations)
+        self.made += shared
+        self.found += len(explanations) - shared
+        if wanted := [index for index in prints if index not in explanations]:
             made, failed = explained(task, wanted)
             missing |= failed
             for index, explanation in made.items():
@@ -138,34 +185,6 @@ class _Work:
                 self.made += 1
             explanations |= made
         return explanations
-
-    def _draw(
-        self,
-        figure: Callable[[], "Figure"],
-        picture: Path,
-        errors: list[Exception],
-        fingerprint: str | None = None,
-        again: bool = False,
-    ) -> bool:
-        """Draw a picture that is not there, damaged or of another fingerprint, or ``again``; whether it is there then.
-
-        That of an explanation needs no ``fingerprint``: the store takes it away as soon as the explanation is another.
-        """
-        from pnpx.report.png import holds_picture
-
-        if not again and holds_picture(picture, fingerprint):
-            return True
-        try:
-            with warnings.catch_warnings():
-                # A font without the letters of a text: the picture shows boxes for them, and the page the letters.
-                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-                content = _png(figure(), fingerprint)
-        except Exception as error:  # a picture that fails ends nothing either
-            errors.append(error)
-            return False
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(picture, content)
-        return True
 
     def _note_sample(self, task: Task, index: int, explanation: Record) -> None:
         """Note what the model says of a sample, and draw the sample, if that has not been done."""
@@ -175,7 +194,7 @@ class _Work:
             figure = task.input_figure(explanation)
             if figure is not None:
                 picture, fingerprint = self._sample_picture(subject, index)
-                self._draw(figure, picture, [], fingerprint, again=self.force)
+                drawn(figure, picture, fingerprint, again=self.force)
 
     def _sample_picture(self, subject: Subject, index: int) -> tuple[Path, str]:
         """Where the picture of a sample is kept, and the fingerprint of what it shows.
@@ -203,6 +222,9 @@ class _Work:
             data=subject.data.name,
             accuracy=subject.accuracy,
             samples=[self._sample(subject, index) for index in subject.indices],
+            detected=str(detect(subject.module)),
+            rankings=self.scoreboard.rankings(subject),
+            recommendations=self.plan.recommendations.get(subject.name, []),
         )
 
     def _sample(self, subject: Subject, index: int) -> "Sample":
@@ -224,35 +246,8 @@ class _Work:
         )
 
 
-def versions() -> Mapping[str, str]:
-    """What the numbers depend on: the versions of pnpx, Python, torch and NumPy."""
-    import platform
-    from importlib.metadata import version
-
-    from pnpx import __version__
-
-    return {
-        "pnpx": __version__,
-        "Python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy")},
-    }
-
-
 def _which(indices: Sequence[int], n_samples: int) -> str:
     """In words, which of so many samples these are."""
     named = ", ".join(map(str, indices[:NAMED])) + (f" and {len(indices) - NAMED} more" if len(indices) > NAMED else "")
     numbers = "" if len(indices) == n_samples else f", number{'' if len(indices) == 1 else 's'} {named}"
     return f"{len(indices)} of {n_samples} samples{numbers}"
-
-
-def _png(figure: "Figure", fingerprint: str | None) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    from pnpx.report.png import FINGERPRINT
-
-    content = io.BytesIO()
-    figure.set_dpi(DOTS_PER_INCH)
-    # This canvas needs no display, whatever backend is configured; savefig would draw everything twice.
-    known = {FINGERPRINT: fingerprint} if fingerprint is not None else {}
-    FigureCanvasAgg(figure).print_png(content, metadata=known)  # type: ignore[no-untyped-call]
-    return content.getvalue()

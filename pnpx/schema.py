@@ -14,6 +14,9 @@ from pnpx.source import shown
 EVERY_MODEL = "*"
 """The key of the layers of an explainer that are the same for every model."""
 
+AUTO = "auto"
+"""In place of explainers those that suit the model, and in place of metrics those that suit the data."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -26,6 +29,10 @@ def _one_or_more(value: Any) -> Any:
 def _layer(value: Any) -> Any:
     # YAML reads the path 0 of a Sequential as a number.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _auto(value: Any) -> Any:
+    return [AUTO] if value == AUTO else value
 
 
 def _by_model(value: Any) -> Any:
@@ -140,19 +147,12 @@ class DataChoice(_Strict):
         return self
 
 
-class ExplainerChoice(BaseModel):
-    """An explainer by ``name``, its parameters beside it, and the ``layers`` to explain, where null means the inputs.
-
-    ``layers`` may be a mapping from a model's name to its list; a model that is not in it is explained at its inputs.
-    """
+class _WithParameters(BaseModel):
+    """Something by its ``name``, with its parameters beside it."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     name: str
-    layers: Annotated[
-        dict[str, Annotated[list[Annotated[str | None, BeforeValidator(_layer)]], Field(min_length=1)]],
-        BeforeValidator(_by_model),
-    ] = {EVERY_MODEL: [None]}
 
     @model_validator(mode="before")
     @classmethod
@@ -161,12 +161,32 @@ class ExplainerChoice(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What is said beside the name and the layers: arguments of the explainer."""
+        """What is said beside the name, and the keys that are always there: the arguments to make it with."""
         return dict(self.model_extra or {})
+
+
+class ExplainerChoice(_WithParameters):
+    """An explainer by ``name``, its parameters beside it, and the ``layers`` to explain, where null means the inputs.
+
+    ``layers`` may be a mapping from a model's name to its list; a model that is not in it is explained at its inputs.
+    """
+
+    layers: Annotated[
+        dict[str, Annotated[list[Annotated[str | None, BeforeValidator(_layer)]], Field(min_length=1)]],
+        BeforeValidator(_by_model),
+    ] = {EVERY_MODEL: [None]}
 
     def layers_of(self, model: str) -> Sequence[str | None]:
         """The layers to explain in the model called ``model``."""
         return self.layers.get(model, self.layers.get(EVERY_MODEL, [None]))
+
+
+class MetricChoice(_WithParameters):
+    """A metric that judges explanations, by ``name``, with its parameters beside it."""
+
+
+class EngineChoice(_WithParameters):
+    """Who does the explaining, by ``name``, with parameters beside it; see :mod:`pnpx.engines`."""
 
 
 class TextChoice(_Strict):
@@ -190,13 +210,24 @@ class Settings(_Strict):
     ``seed`` is that of every explainer that has one and does not say otherwise. ``batch_size`` is the number of
     samples explained in one call: what a run that is cut off may have to do again. ``text`` is for models that read
     texts.
+
+    ``"auto"`` among ``explainers`` stands for those that `pnpx.recommender` recommends for each model, and among
+    ``metrics`` for those that suit the data. Without ``explainers`` there are those; where one of them is ``"auto"``,
+    so it is without ``metrics``. The explainers of a place are ranked by the metric ``rank_by``, by default the first.
+
+    ``engine`` has the explaining done by several processes, or machines; without it, this process does it.
     """
 
     title: str | None = None
     model: Annotated[list[ModelChoice], Field(min_length=1), BeforeValidator(_one_or_more)]
     data: DataChoice = DataChoice()
-    explainers: Annotated[list[ExplainerChoice], Field(min_length=1)]
+    explainers: Annotated[list[ExplainerChoice], Field(min_length=1), BeforeValidator(_auto)] = [
+        ExplainerChoice(name=AUTO)
+    ]
+    metrics: Annotated[list[MetricChoice] | None, BeforeValidator(_auto)] = None
+    rank_by: str | None = None
     text: TextChoice = TextChoice()
+    engine: EngineChoice | None = None
     output: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     batch_size: Annotated[int, Field(ge=1)] = 16

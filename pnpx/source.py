@@ -163,12 +163,14 @@ def _calls(value: Any, keys: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _spelled_out(config: Any) -> Any:
-    """The configuration with bare names of explainers as mappings, so that an override can add a parameter to one."""
+    """The configuration with bare names of explainers and metrics as mappings, so that an override can add a parameter
+    to one."""
     from omegaconf import OmegaConf
 
     data: Any = OmegaConf.to_container(config)
-    if isinstance(data.get("explainers"), list):
-        data["explainers"] = [{"name": item} if isinstance(item, str) else item for item in data["explainers"]]
+    for key in ("explainers", "metrics"):
+        if isinstance(data.get(key), list):
+            data[key] = [{"name": item} if isinstance(item, str) else item for item in data[key]]
     return OmegaConf.create(data)
 
 

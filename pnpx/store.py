@@ -56,6 +56,10 @@ class Store:
         """Where the explanation called ``name``, such as ``"digits_cnn/VarGrad/conv1/0003"``, is kept."""
         return self.folder / f"{name}{SUFFIXES[kind]}"
 
+    def scores(self, name: str) -> Path:
+        """Where what metrics say of it is kept, see :mod:`pnpx.evaluation`."""
+        return self.folder / f"{name}.scores.json"
+
     def picture(self, name: str) -> Path:
         """Where its picture is kept."""
         return self.folder / f"{name}.png"

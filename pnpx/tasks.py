@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
 from pnpx.explainers import Explainer
 from pnpx.explanation import Explanation
 from pnpx.fingerprint import digest, of_explainer
-from pnpx.store import FINGERPRINT, Record
+from pnpx.metrics import Metric
+from pnpx.panels import Output, output_of, panel_of
+from pnpx.store import Record
+from pnpx.structure import Structure, mirror, tensors
 from pnpx.subjects import Subject
 from pnpx.text import TextExplainer, TextExplanation
 from pnpx.text.samples import TextSamples
@@ -18,18 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pnpx.report import Panel
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a model gave for a sample, in words: ``what``, such as a class, was "predicted", or else ``how``.
-
-    Where no explanation tells it, there is none.
-    """
-
-    what: str | None = None
-    probability: float | None = None
-    how: str = "predicted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +48,10 @@ class Task(ABC):
         """The explanations of some samples, each by itself, with what is known of the data."""
 
     @abstractmethod
+    def evaluate(self, metric: Metric, explanations: Mapping[int, Any]) -> dict[int, list[float]]:
+        """What a metric says of explanations, by the indices of their samples: a value for each target."""
+
+    @abstractmethod
     def explainer_print(self) -> str:
         """The fingerprint of the explainer."""
 
@@ -69,6 +66,11 @@ class Task(ABC):
     @abstractmethod
     def panel(self, explanation: Any, picture: Path) -> "Panel":
         """What the page says of an explanation."""
+
+    @property
+    def label(self) -> str:
+        """The name of the explainer among those of its model, with a number where several have it."""
+        return Path(self.folder).parent.name
 
     def name(self, index: int) -> str:
         """The name under which the explanation of sample ``index`` is stored."""
@@ -109,6 +111,12 @@ class TensorTask(Task):
         )
         return list(described)
 
+    def evaluate(self, metric: Metric, explanations: Mapping[int, Explanation]) -> dict[int, list[float]]:
+        data: Any = self.subject.data
+        attributions = _joined(list(explanations.values()))
+        found = metric.evaluate(self.explainer, data.take(list(explanations)), None, attributions)
+        return {index: row.reshape(-1).tolist() for index, row in zip(explanations, found, strict=True)}
+
     def explainer_print(self) -> str:
         return of_explainer(self.explainer)
 
@@ -118,30 +126,10 @@ class TensorTask(Task):
         return lambda: plot_input(explanation)
 
     def output(self, explanation: Explanation) -> Output:
-        if explanation.prediction is None:
-            return Output("no class")
-        probability = None if explanation.probability is None else float(explanation.probability[0])
-        return Output(explanation.label(int(explanation.prediction[0])), probability)
+        return output_of(explanation)
 
     def panel(self, explanation: Explanation, picture: Path) -> "Panel":
-        from pnpx.report import Panel
-
-        targets = explanation.targets
-        if targets is None or targets.is_floating_point():
-            target = "the output"
-        elif explanation.indices:
-            target = str(tuple(targets[0].tolist()))
-        else:
-            target = ", ".join(explanation.label(int(one)) for one in targets.reshape(-1))
-        return Panel(
-            explainer=self.title,
-            layer=self.layer,
-            parameters=self.parameters,
-            png=picture,
-            target=target,
-            seconds=explanation.seconds,
-            notes={name: f"{float(value.reshape(-1)[0]):.3g}" for name, value in explanation.diagnostics.items()},
-        )
+        return panel_of(explanation, self.title, self.layer, self.parameters, picture)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +157,11 @@ class TextTask(Task):
         found |= zip(free, self.explainer(data.take(free), None, **self.generation), strict=True)
         return [found[index] for index in indices]
 
+    def evaluate(self, metric: Metric, explanations: Mapping[int, TextExplanation]) -> dict[int, list[float]]:
+        data: Any = self.subject.data
+        found = metric.evaluate(self.explainer, data.take(list(explanations)), None, list(explanations.values()))
+        return {index: row.reshape(-1).tolist() for index, row in zip(explanations, found, strict=True)}
+
     def explainer_print(self) -> str:
         explainer = self.explainer
         own = (explainer.granularity, explainer.aggregation, explainer.reduce, explainer.replacement)
@@ -179,23 +172,16 @@ class TextTask(Task):
         return None
 
     def output(self, explanation: TextExplanation) -> Output:
-        if explanation.prediction is not None:
-            return Output(explanation.prediction, explanation.probability)
-        if explanation.generation:
-            return Output(explanation.texts[-1], how="continuation")
-        return Output(", ".join(explanation.target_names), how="explained")
+        return output_of(explanation)
 
     def panel(self, explanation: TextExplanation, picture: Path) -> "Panel":
-        from pnpx.report import Panel
+        return panel_of(explanation, self.title, self.layer, self.parameters, picture)
 
-        described = {name: value for name, value in explanation.explainer.items() if name != FINGERPRINT}
-        return Panel(
-            explainer=self.title,
-            layer=self.layer,
-            parameters=self.parameters,
-            png=picture,
-            target="" if explanation.generation else ", ".join(explanation.target_names),
-            seconds=explanation.seconds,
-            notes={},
-            text=replace(explanation, explainer=described),
-        )
+
+def _joined(explanations: Sequence[Explanation]) -> Structure:
+    """The attributions of samples that were explained alike, put together as those of one batch."""
+    first = explanations[0]
+    columns = zip(*(tensors(one.attributions) for one in explanations), strict=True)
+    return mirror(
+        first.attributions, [torch.cat(column, axis) for column, axis in zip(columns, first.batch_axes, strict=True)]
+    )

@@ -12,19 +12,22 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors import unwrapped
-from pnpx.checker import Checker, known_models
+from pnpx.checker import Checker
 from pnpx.explainers import Explainer, all_explainers
 from pnpx.extractors import Signature
 from pnpx.fingerprint import of_text_model
 from pnpx.maker import Maker, required
+from pnpx.recommender import Recommendation
 from pnpx.schema import ExplainerChoice, ModelChoice, Settings
 from pnpx.store import Names
+from pnpx.subjectchecker import known_models
 from pnpx.subjects import Subject, one_line
 from pnpx.suggest import nearest
 from pnpx.tasks import Task, TextTask
 from pnpx.text import AGGREGATIONS, GRANULARITIES, REDUCTIONS, TextExplainer
 from pnpx.text.pretrained import PREFIX, load_pretrained, quietly
 from pnpx.text.reading import read
+from pnpx.text.recommend import recommend_texts
 from pnpx.text.samples import TextSample, TextSamples, read_file
 from pnpx.text.tasks import detect, known_tokens, length_limit
 from pnpx.textmaker import TextMaker, TextSubject
@@ -184,6 +187,22 @@ class TextChecker(Checker):
         generation = self.settings.text.generation
         for task in super().tasks(subjects):
             yield TextTask(task.subject, task.explainer, task.parameters, task.layer, task.folder, generation)
+
+    def recommended(self, subject: Subject, layer: str | None) -> Sequence[Recommendation]:
+        if not isinstance(subject, TextSubject):
+            raise TypeError(f"{subject.name} reads no texts")
+        sample = subject.data.inputs[subject.indices[0]]
+        text = self.settings.text
+        given = {name: getattr(text, name) for name in _CHOICES if name in text.model_fields_set}
+        return recommend_texts(
+            subject.module,
+            subject.tokenizer,
+            subject.data.take(subject.indices[:1]),
+            None if sample.target is None else [sample.target],
+            seed=self.settings.seed,
+            **given,
+            **({} if layer is None else {"layer": layer}),
+        )
 
     def allowed(self, kind: type[Explainer]) -> dict[str, bool]:
         own = [name for name, item in inspect.signature(TextExplainer.__init__).parameters.items()

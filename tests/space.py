@@ -80,7 +80,7 @@ def space_fixture(config, suffix):
     @pytest.fixture
     def space(tmp_path, monkeypatch, request):
         if "pictures" not in request.node.name:
-            monkeypatch.setattr("pnpx.pipeline._png", dot)
+            monkeypatch.setattr("pnpx.report.drawing.png", dot)
             for kind in (Explanation, TextExplanation):
                 monkeypatch.setattr(kind, "plot", lambda self: None)
             monkeypatch.setattr("pnpx.plots.plot_input", lambda explanation: None)

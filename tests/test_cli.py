@@ -214,6 +214,7 @@ def test_an_interrupted_run(pnpx_command, monkeypatch):
 
 @pytest.mark.parametrize("what, lines", [
     ("explainers", ["Gradient ", "VarGrad "]),
+    ("metrics", ["AbPC ", "Sensitivity "]),
     ("models", ["digits_cnn ", "breast_cancer_mlp ",
                 "sentiment          77.9% on rated sentences of vaderSentiment==3.3.2 (MIT): a BERT of two layers"]),
     ("data", ["digits ", "breast_cancer  tabular, 143 held-out samples of shape (30,)",
@@ -226,6 +227,41 @@ def test_lists(pnpx_command, what, lines):
     for start in lines:
         (line,) = [line for line in result.stdout.splitlines() if line.startswith(start)]
         assert len(line) > 30
+
+
+def test_recommends_and_says_why(pnpx_command, tmp_path):
+    result = pnpx_command("recommend", "run.yaml", "model=[digits_lstm,digits_cnn]", "data={samples: 1}")
+    assert result.exit_code == 0, result.stderr
+    first, second = result.stdout.split("\n\n")
+    assert first.splitlines()[0] == "digits_lstm: LSTM x1, linear x1"
+    assert second.splitlines()[0] == "digits_cnn: convolution x2, linear x2, batch norm x2"
+    for part in (first, second):
+        names = [line.split()[1] for line in part.splitlines()[1:]]
+        assert sorted(names) == sorted(set(names)) and {"Gradient", "Lime", "KernelShap"} <= set(names)
+        signs = [line[0] for line in part.splitlines()[1:]]
+        assert signs == sorted(signs) and 5 <= signs.count("+") <= 9  # the picked ones first
+        assert all(len(line.split()) > 4 for line in part.splitlines()[1:])
+    assert not (tmp_path / "out").exists()
+
+
+def test_recommends_without_explainers_and_for_texts(pnpx_command, tmp_path):
+    (tmp_path / "texts.yaml").write_text("model: sentiment\ndata: [Fine.]\noutput: out\n")
+    result = pnpx_command("recommend", "texts.yaml")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("sentiment: attention x2, embedding x3, ")
+    assert "+ IntegratedGradients" in result.stdout
+
+
+def test_recommends_nothing_where_the_configuration_is_wrong(pnpx_command):
+    result = pnpx_command("recommend", "run.yaml", "model=digits_cn")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("model=digits_cn: model: there is no model 'digits_cn'; the nearest: 'digits_cnn'")
+
+
+def test_says_which_explainers_are_best(pnpx_command):
+    result = pnpx_command("explain", "run.yaml", "metrics=[AbPC]")
+    assert result.exit_code == 0, result.stderr
+    assert "best by AbPC at the inputs of " in result.stdout
 
 
 def test_texts_without_transformers_are_exit_code_2_and_one_line(pnpx_command, monkeypatch):

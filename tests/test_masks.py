@@ -219,3 +219,19 @@ def test_padding_is_in_no_group():
     found, by_group = explainer.attribute(parts), explainer.by_group(parts)
     assert (found[0, 2] == 0).all() and (found[1, 0] == 0).all() and (found[0, :2] > 0).all()
     assert torch.isnan(by_group).tolist() == [[False, False, True], [True, False, False]]
+
+
+class Priced(nn.Module):
+    """A category, one number a sample, beside features."""
+
+    def forward(self, features, category):
+        return torch.stack([features.sum(1) + 10 * category, features[:, 0]], 1)
+
+
+@pytest.mark.parametrize("groups", [None, "elements", "positions", "channels", 2])
+def test_a_number_a_sample_is_a_group_of_its_own(groups):
+    features, category = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5, 6])
+    found = pnpx.FeatureAblation(Priced(), groups=groups).attribute((features, category), 0)
+    assert found[1].tolist() == [50, 60] and found[1].shape == (2,)
+    together = groups == 2
+    assert found[0].tolist() == ([[3, 3], [7, 7]] if together else features.tolist())

@@ -269,7 +269,8 @@ class Explainer(ABC, metaclass=Named):
 
 
 def all_explainers() -> dict[str, type[Explainer]]:
-    """The explainers by name: every concrete subclass of `Explainer`, your own included.
+    """The explainers by name: every concrete subclass of `Explainer`, your own included, whose name has no underscore
+    in front.
 
     Of several of one name, that of the package is found; of those with one base, such as a notebook's cell makes that
     runs twice, the last.
@@ -283,7 +284,7 @@ def all_explainers() -> dict[str, type[Explainer]]:
         kind = waiting.pop(0)
         waiting += kind.__subclasses__()  # in the order in which they were defined
         ours = kind.__name__ in found and found[kind.__name__].__module__.startswith(_PACKAGE)
-        if not inspect.isabstract(kind) and not ours:
+        if not inspect.isabstract(kind) and not ours and not kind.__name__.startswith("_"):
             found[kind.__name__] = kind
     return dict(sorted(found.items()))
 

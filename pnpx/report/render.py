@@ -12,6 +12,8 @@ from pnpx.atomic import write_whole
 from pnpx.report.png import is_whole
 
 if TYPE_CHECKING:
+    from pnpx.ranking import Ranking
+    from pnpx.recommender import Recommendation
     from pnpx.text.record import TextExplanation
 
 
@@ -77,6 +79,12 @@ class Section:
     accuracy: float | None
     """Between 0 and 1, on data held out."""
     samples: Sequence[Sample]
+    detected: str = ""
+    """Of which kinds of modules the model is made; "" if that was not looked at."""
+    rankings: Sequence[tuple[str | None, "Ranking"]] = ()
+    """The explainers of each place, ranked, where metrics judge them."""
+    recommendations: Sequence[tuple[str | None, Sequence["Recommendation"]]] = ()
+    """What was recommended at each place, where that was asked for."""
 
     @property
     def selectable(self) -> bool:
@@ -149,7 +157,8 @@ def render(report: Report, path: Path) -> None:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=lambda value: visible(value) if isinstance(value, str) else value)
-    environment.filters.update(image=_image, duration=_duration, parameter=_parameter, percent=percent)
+    environment.filters.update(image=_image, duration=_duration, parameter=_parameter, percent=percent,
+                               score=score)
     # Both come escaped: the style sheet holds nothing that was given, and the part is made by a template like this one.
     environment.globals.update(text_style=lambda: Markup(style()), text_part=lambda *of: Markup(part(*of)))
     template = environment.from_string((files("pnpx.report") / "templates" / "report.html.j2").read_text("utf-8"))
@@ -191,3 +200,19 @@ def _duration(seconds: float) -> str:
 
 def _parameter(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def score(value: float) -> str:
+    """A value of a metric: three digits, and no more where it is small or large.
+
+    >>> score(0.12345), score(-3.0), score(12345.6), score(0.0000123), score(float("inf"))
+    ('0.123', '-3.00', '12,346', '1.23e-05', '∞')
+    """
+    if value in (float("inf"), float("-inf")):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 1 or size == 0:
+        return f"{value:.{2 if size < 10 else 1}f}"
+    return f"{value:.3f}" if size >= 0.001 else f"{value:.3g}"

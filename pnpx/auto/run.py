@@ -1,0 +1,206 @@
+"""Explaining a model with what suits it: detect, recommend, explain, evaluate, rank."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from pnpx.auto.job import Batches, Job, Texts
+from pnpx.auto.report import AutoReport
+from pnpx.detector import detect
+from pnpx.explainers import Explainer
+from pnpx.extractors import Extractor
+from pnpx.metricplan import SUITED
+from pnpx.metrics import Metric, all_metrics
+from pnpx.parameters import require_count
+from pnpx.ranking import Ranking, Value, rank
+from pnpx.recommender import Recommendation
+from pnpx.store import Names, Record
+from pnpx.subjects import one_line
+from pnpx.suggest import nearest
+from pnpx.text import TextExplainer
+
+Scores = dict[str, dict[str, "Tensor | list[Tensor]"]]
+
+
+def auto_explain(
+    model: nn.Module,
+    data: Any,
+    targets: Any = None,
+    *,
+    tokenizer: Any = None,
+    explainers: Sequence[str | Explainer | TextExplainer] | None = None,
+    metrics: Sequence[str | Metric] | None = None,
+    rank_by: str | None = None,
+    samples: int = 16,
+    modality: str | None = None,
+    background: Any = None,
+    label_extractor: Extractor = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **shared: Any,
+) -> AutoReport:
+    """Explain ``data`` with the explainers that suit the model, judge the explanations, and rank the explainers.
+
+    Args:
+        model: the model. It is left as it was found.
+        data: a ``DataLoader``, any other iterator over batches, one batch, or, with a ``tokenizer``, texts. Of a batch
+            that is a tuple with one part more than the model requires, the last is taken to be the true classes.
+        targets: what is explained, as `Explainer.attribute` and `TextExplainer` take it; None: what is predicted.
+        tokenizer: of transformers, for a model that reads texts.
+        explainers: those wanted, by name, or made for the model; None: those that are recommended.
+        metrics: those that judge, by name, or made; None: those that suit what is explained.
+        rank_by: the metric that decides the order; None: the first one.
+        samples: how many samples are explained at most; the first ones.
+        modality: "image", "series", "tabular" or "text"; None: a guess from the model and the first batch.
+        background: a batch that stands for the data, for explainers that compare with it; None: the first batch.
+        label_extractor: takes the true classes from a batch: a position, a key, or a callable; for the report.
+        class_names: in the order of the classes, for the report.
+        seed: of explainers and metrics that draw.
+        progress: show a progress bar.
+        **shared: what all explainers are made with: ``layer``, ``forward_arg_extractor``,
+            ``additional_forward_arg_extractor``, ``score``, ``batch_size`` and so on; for texts, what `TextExplainer`
+            takes, such as ``granularity``.
+
+    Raises:
+        TypeError, ValueError, LookupError: the data, or a name or parameter, is not right.
+        RuntimeError: no explainer can explain the model. What fails later fails that explainer, or metric, alone, and
+            is in the report's ``failures``.
+
+    >>> from pnpx import zoo
+    >>> data = zoo.data("breast_cancer")
+    >>> report = auto_explain(zoo.load("breast_cancer_mlp"), data.inputs[:4], metrics=["AbPC", "Complexity"],
+    ...                       explainers=["Gradient", "IntegratedGradients"], progress=False)
+    >>> [row.explainer for row in report.ranking.rows]
+    ['IntegratedGradients', 'Gradient']
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, but is a {type(model).__name__}")
+    require_count("samples", samples, 1)
+    judges = _judges(metrics, seed)
+    job: Job
+    if tokenizer is not None:
+        for name, given in (("modality", modality), ("background", background), ("label_extractor", label_extractor),
+                            ("class_names", class_names)):
+            if given is not None:
+                raise TypeError(f"{name} is not for texts; leave it out, or leave out the tokenizer")
+        job = Texts.of(model, tokenizer, data, targets, samples, seed, shared)
+    else:
+        job = Batches.of(model, data, targets, samples, modality, background, label_extractor, class_names, seed,
+                         shared)
+    judges = judges if judges is not None else _judges(SUITED[job.of_tokens], seed) or {}
+    by = next(iter(judges), None) if rank_by is None else rank_by
+    if by is not None and by not in judges:
+        raise LookupError(f"rank_by must be one of the metrics, but is {by!r}; {nearest(by, judges)}")
+    if isinstance(explainers, (str, Explainer, TextExplainer)):
+        explainers = [explainers]
+    wanted = [one for one in explainers or () if not isinstance(one, (Explainer, TextExplainer))]
+    recommendations = job.recommend(wanted)
+    chosen = _chosen(explainers, recommendations)
+    return _explained(job, chosen, judges, by, recommendations, progress)
+
+
+def _judges(metrics: Sequence[str | Metric] | None, seed: int) -> dict[str, Metric] | None:
+    """The metrics by the names that they go by; None where none are given."""
+    if metrics is None:
+        return None
+    if isinstance(metrics, (str, Metric)):
+        metrics = [metrics]
+    known, names = all_metrics(), Names()
+    found: dict[str, Metric] = {}
+    for one in metrics:
+        if isinstance(one, Metric):
+            found[names.new(type(one).__name__)] = one
+            continue
+        if one not in known:
+            raise LookupError(f"there is no metric {one!r}; {nearest(str(one), known)}")
+        kind = known[one]
+        metric = kind()
+        found[names.new(one)] = replace(metric, seed=seed) if hasattr(metric, "seed") else metric  # type: ignore[call-arg]
+    return found
+
+
+def _chosen(
+    explainers: Sequence[str | Explainer | TextExplainer] | None, recommendations: Sequence[Recommendation]
+) -> dict[str, Any]:
+    """The explainers by the names that they go by."""
+    if explainers is None:
+        found = {one.name: one.explainer for one in recommendations if one.explainer is not None}
+        if not found:
+            reasons = "; ".join(dict.fromkeys(f"{one.name}: {one.reason}" for one in recommendations))
+            raise RuntimeError(f"no explainer can explain the model: {reasons}")
+        return found
+    by_name = {one.name: one for one in recommendations}
+    names, found = Names(), {}
+    for given in explainers:
+        if isinstance(given, (Explainer, TextExplainer)):
+            kind = given.method if isinstance(given, TextExplainer) else type(given)
+            found[names.new(kind.__name__)] = given
+            continue
+        ready, reason = by_name[given].explainer, by_name[given].reason
+        if ready is None:
+            raise ValueError(f"{given} cannot explain this: {reason}; make it, and give it instead of its name")
+        found[names.new(given)] = ready
+    return found
+
+
+def _explained(
+    job: Job,
+    chosen: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    by: str | None,
+    recommendations: Sequence[Recommendation],
+    progress: bool,
+) -> AutoReport:
+    from tqdm.auto import tqdm
+
+    explanations: dict[str, list[Record]] = {}
+    scores: Scores = {}
+    failures: dict[str, str] = {}
+    with tqdm(total=len(chosen) * (1 + len(metrics)), disable=not progress, leave=False) as bar:
+        for name, explainer in chosen.items():
+            bar.set_description(name)
+            try:
+                found = job.explain(explainer)
+            except Exception as error:  # whatever it is, the others go on, and the report says it
+                failures[name] = one_line(error)
+                bar.update(1 + len(metrics))
+                continue
+            explanations[name], scores[name] = job.records(found), {}
+            bar.update(1)
+            for metric_name, metric in metrics.items():
+                bar.set_description(f"{name}, {metric_name}")
+                try:
+                    scores[name][metric_name] = job.evaluate(metric, explainer, found)
+                except Exception as error:
+                    failures[f"{name}, judged by {metric_name}"] = one_line(error)
+                bar.update(1)
+    return AutoReport(
+        model=type(job.model).__name__,
+        n_parameters=sum(weight.numel() for weight in job.model.parameters()),
+        traits=detect(job.model),
+        modality=job.modality,
+        recommendations=recommendations,
+        explainers={name: one for name, one in chosen.items() if name in explanations},
+        explanations=explanations,
+        scores=scores,
+        ranking=_ranked(list(explanations), scores, metrics, by),
+        failures=failures,
+        labels=job.labels,
+    )
+
+
+def _ranked(explainers: Sequence[str], scores: Scores, metrics: Mapping[str, Metric], by: str | None) -> Ranking:
+    up = {name: metric.higher_is_better for name, metric in metrics.items()}
+    if by is None:  # nothing judges
+        return Ranking({}, "", [], {})
+    values = [
+        Value(explainer, metric, sample, target, value)
+        for explainer, of_metrics in scores.items()
+        for metric, found in of_metrics.items()
+        for sample, of_targets in enumerate(found)
+        for target, value in enumerate(of_targets.reshape(-1).tolist())
+    ]
+    return rank(explainers, values, up, by)
