@@ -11,22 +11,19 @@ from pnpx.store import Names
 from pnpx.suggest import nearest
 from pnpx.yamltree import KeyPath
 
-SUITED: Mapping[bool, tuple[str, ...]] = {
-    False: ("AbPC", "MuFidelity", "Sensitivity", "Complexity"),
-    True: ("AbPC", "MuFidelity", "Complexity"),
-}
-"""The metrics that ``"auto"`` stands for, by whether token ids are explained, to which no noise can be added: is what
-counts found (removed in its order, and at random), does it stay under small changes, and is it short."""
+SUITED = ("AbPC", "MuFidelity", "Complexity")
+"""The metrics that ``"auto"`` stands for: is what counts found, where it is removed in its order, and at random, and is
+the explanation short. They judge whatever is explained, and take about as long as it takes to explain; Sensitivity and
+Randomisation explain anew, ten times and once."""
 
 Note = Callable[[KeyPath, object], None]
 
 
-def metrics_of(settings: Settings, of_tokens: bool, note: Note) -> dict[str, Metric]:
+def metrics_of(settings: Settings, note: Note) -> dict[str, Metric]:
     """The metrics of a run by the names that they go by in its tables; what is not right among them is noted.
 
     Args:
         settings: of the run. Without metrics there are some where one of its explainers is ``"auto"``.
-        of_tokens: whether it explains token ids or texts.
         note: takes a problem and its place.
     """
     chosen = settings.metrics
@@ -45,7 +42,7 @@ def metrics_of(settings: Settings, of_tokens: bool, note: Note) -> dict[str, Met
             continue
         for name in choice.parameters:
             note((*keys, name), f"{AUTO!r} takes no parameters; name the metric that {name!r} is of")
-        for name in SUITED[of_tokens]:
+        for name in SUITED:
             if name not in named:
                 metric = _made(name, {}, keys, settings, note)
                 if metric is not None:

@@ -212,8 +212,9 @@ class Settings(_Strict):
     texts.
 
     ``"auto"`` among ``explainers`` stands for those that `pnpx.recommender` recommends for each model, and among
-    ``metrics`` for those that suit the data. Without ``explainers`` there are those; where one of them is ``"auto"``,
-    so it is without ``metrics``. The explainers of a place are ranked by the metric ``rank_by``, by default the first.
+    ``metrics`` for those of `pnpx.metricplan.SUITED`. Without ``explainers`` it is as if ``"auto"`` were there, and
+    where it is, without ``metrics`` as well. The explainers of a place are ranked by the metric ``rank_by``, by default
+    the first.
 
     ``engine`` has the explaining done by several processes, or machines; without it, this process does it.
     """

@@ -14,6 +14,8 @@ from pnpx.metrics import AbPC, Complexity
 from pnpx.testing import available, case
 from pnpx.testing.conduct import fingerprint, require_untouched
 
+pytestmark = pytest.mark.usefixtures("ours_alone")
+
 QUICK = {"metrics": ["Complexity"], "progress": False}
 
 

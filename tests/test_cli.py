@@ -12,6 +12,8 @@ import pnpx
 from pnpx.cli import app
 from pnpx.explanation import Explanation
 
+pytestmark = pytest.mark.usefixtures("ours_alone")
+
 ROOT = Path(pnpx.__file__).parents[1]
 
 CONFIG = """\

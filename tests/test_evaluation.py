@@ -12,6 +12,8 @@ from pnpx.plan import plan
 from pnpx.source import ConfigError
 from tests.space import changed, space_fixture
 
+pytestmark = pytest.mark.usefixtures("ours_alone")
+
 CONFIG = """\
 model: breast_cancer_mlp
 data: {indices: [3, 1]}
@@ -233,12 +235,12 @@ def test_several_of_one_name_are_told_apart(space):
 
 def test_auto_stands_for_metrics_that_suit_and_is_asked_for_with_explainers(space):
     work = plan(space.config, ["metrics=auto"])
-    assert list(work.metrics) == ["AbPC", "MuFidelity", "Sensitivity", "Complexity"]
+    assert list(work.metrics) == ["AbPC", "MuFidelity", "Complexity"]
     work = plan(space.config, ["metrics=[{name: AbPC, n_steps: 3}, auto]", "seed=4"])
-    assert list(work.metrics) == ["AbPC", "MuFidelity", "Sensitivity", "Complexity"]
-    assert work.metrics["AbPC"].n_steps == 3 and work.metrics["Sensitivity"].seed == 4
+    assert list(work.metrics) == ["AbPC", "MuFidelity", "Complexity"]
+    assert work.metrics["AbPC"].n_steps == 3 and work.metrics["MuFidelity"].seed == 4
     space.config.write_text(CONFIG.partition("explainers:")[0] + f"output: {space.folder}")
-    assert list(plan(space.config).metrics) == ["AbPC", "MuFidelity", "Sensitivity", "Complexity"]
+    assert list(plan(space.config).metrics) == ["AbPC", "MuFidelity", "Complexity"]
 
 
 def test_recommended_explainers_are_tried_and_told_of(space):

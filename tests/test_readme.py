@@ -24,6 +24,12 @@ def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
     assert namespace["out"].shape[:2] == (4, 8)
     assert namespace["why"].prediction.tolist() == [8]
     assert namespace["halves"].shape[0] == 1
+    report = namespace["report"]
+    assert report.failures == {} and report.best is report.explainers[report.ranking.rows[0].explainer]
+    assert (tmp_path / "cancer" / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "cancer" / "scores.parquet").exists()
+    assert [len(one) for one in namespace["more"]][:2] == [8, 8]
+    assert namespace["faithful"].shape == namespace["stable"].shape == (4,)
     assert (tmp_path / "eight_not_three.png").stat().st_size > 1000
     assert namespace["beauty"].target_names == ("POSITIVE",) and namespace["bored"].target_names == ("NEGATIVE",)
     assert namespace["beauty"].words == ["A", "film", "of", "rare", "beauty", "."]

@@ -27,7 +27,10 @@ SHIPPED = {
 GRADIENTS = ["IntegratedGradients", "ExpectedGradients", "SmoothGrad", "SquareGrad", "VarGrad", "Gradient"]
 ON_IDS = [name for name in GRADIENTS if name != "ExpectedGradients"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:what .* steps miss:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("ours_alone"),
+    pytest.mark.filterwarnings("ignore:what .* steps miss:RuntimeWarning"),
+]
 
 
 def of_pnpx(found):

@@ -32,7 +32,6 @@ class Job(ABC):
 
     model: nn.Module
     modality: str
-    of_tokens: bool
     labels: Sequence[str] | None
 
     @abstractmethod
@@ -60,7 +59,6 @@ class Batches(Job):
     batches: Sequence[Any]
     targets: Sequence[Targets]
     modality: str
-    of_tokens: bool
     labels: Sequence[str] | None
     background: Any
     class_names: Sequence[str] | None
@@ -85,7 +83,7 @@ class Batches(Job):
         batches: list[Any] = []
         wanted: list[Targets] = []
         labels: list[str] | None = []
-        given, left, name, of_tokens = dict(shared), samples, modality or "", False
+        given, left, name = dict(shared), samples, modality or ""
         for batch in _batches_of(data):
             if not batches:
                 given, label_extractor = _told_apart(model, batch, given, label_extractor)
@@ -94,7 +92,6 @@ class Batches(Job):
             if not batches:
                 values = [leaf for value in call.values for leaf in tensors(value)]
                 name = modality_of(values, detect(model), modality).name
-                of_tokens = any(not leaf.is_floating_point() for leaf in values)
             if label_extractor is None or labels is None:
                 labels = None
             else:
@@ -108,7 +105,7 @@ class Batches(Job):
                 break
         if not batches:
             raise ValueError("there must be a batch to explain, but the data have none")
-        return cls(model, batches, wanted, name, of_tokens, labels, background, class_names, seed, given)
+        return cls(model, batches, wanted, name, labels, background, class_names, seed, given)
 
     def recommend(self, wanted: Sequence[str]) -> list[Recommendation]:
         return recommend(
@@ -152,7 +149,6 @@ class Texts(Job):
     shared: Mapping[str, Any]
 
     modality = "text"
-    of_tokens = True
     labels = None
 
     @classmethod

@@ -51,7 +51,7 @@ def auto_explain(
         targets: what is explained, as `Explainer.attribute` and `TextExplainer` take it; None: what is predicted.
         tokenizer: of transformers, for a model that reads texts.
         explainers: those wanted, by name, or made for the model; None: those that are recommended.
-        metrics: those that judge, by name, or made; None: those that suit what is explained.
+        metrics: those that judge, by name, or made; None: AbPC, MuFidelity and Complexity.
         rank_by: the metric that decides the order; None: the first one.
         samples: how many samples are explained at most; the first ones.
         modality: "image", "series", "tabular" or "text"; None: a guess from the model and the first batch.
@@ -79,7 +79,7 @@ def auto_explain(
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, but is a {type(model).__name__}")
     require_count("samples", samples, 1)
-    judges = _judges(metrics, seed)
+    judges = _judges(SUITED if metrics is None else metrics, seed)
     job: Job
     if tokenizer is not None:
         for name, given in (("modality", modality), ("background", background), ("label_extractor", label_extractor),
@@ -90,7 +90,6 @@ def auto_explain(
     else:
         job = Batches.of(model, data, targets, samples, modality, background, label_extractor, class_names, seed,
                          shared)
-    judges = judges if judges is not None else _judges(SUITED[job.of_tokens], seed) or {}
     by = next(iter(judges), None) if rank_by is None else rank_by
     if by is not None and by not in judges:
         raise LookupError(f"rank_by must be one of the metrics, but is {by!r}; {nearest(by, judges)}")
@@ -102,10 +101,8 @@ def auto_explain(
     return _explained(job, chosen, judges, by, recommendations, progress)
 
 
-def _judges(metrics: Sequence[str | Metric] | None, seed: int) -> dict[str, Metric] | None:
-    """The metrics by the names that they go by; None where none are given."""
-    if metrics is None:
-        return None
+def _judges(metrics: Sequence[str | Metric], seed: int) -> dict[str, Metric]:
+    """The metrics by the names that they go by."""
     if isinstance(metrics, (str, Metric)):
         metrics = [metrics]
     known, names = all_metrics(), Names()

@@ -25,7 +25,7 @@ SHIPPED = {
 GRADIENTS = ["IntegratedGradients", "SmoothGrad", "SquareGrad", "VarGrad", "Gradient"]
 TEXTS = ["A film of rare beauty", "paris is"]
 
-pytestmark = pytest.mark.filterwarnings("ignore:what .* miss:RuntimeWarning")
+pytestmark = [pytest.mark.usefixtures("ours_alone"), pytest.mark.filterwarnings("ignore:what .* miss:RuntimeWarning")]
 
 
 def of_pnpx(found):
