@@ -68,9 +68,9 @@ def run(plan: Plan, force: bool = False, quiet: bool = False, now: Callable[[], 
         bar.set_description("report")
         report = work.report(now())
     rankings = [
-        (f"{'the inputs' if layer is None else layer} of {subject.name}", ranking)
+        (f"{'the inputs' if layer is None else layer} of {subject.name}{units and f', by {units}'}", ranking)
         for subject in plan.subjects
-        for layer, ranking in work.scoreboard.rankings(subject)
+        for layer, units, ranking in work.scoreboard.rankings(subject)
     ]
     return Outcome(report, work.made, work.found, work.failures, rankings)
 

@@ -45,11 +45,16 @@ class Ranking:
     """By metric, over how many explanations, of targets of samples, the means go: those that all explainers have."""
 
     def best(self, metric: str) -> float | None:
-        """The best mean of a metric; None where it says nothing."""
+        """The best mean of a metric; None where fewer than two explainers have one."""
         found = [row.means[metric] for row in self.rows if metric in row.means]
-        if not found:
+        if len(found) < 2:
             return None
         return max(found) if self.metrics[metric] else min(found)
+
+    def is_best(self, row: Row, metric: str) -> bool:
+        """Whether no explainer has a better mean of a metric than that of ``row``."""
+        best = self.best(metric)
+        return best is not None and row.means.get(metric) == best
 
     def __str__(self) -> str:
         """A table in plain text, the best first."""
@@ -82,7 +87,7 @@ class Ranking:
             cells = []
             for metric in self.metrics:
                 said = f"{row.means[metric]:.4g}" if metric in row.means else "-"
-                cells.append(f"<td>{f'<b>{said}</b>' if row.means.get(metric) == self.best(metric) else said}</td>")
+                cells.append(f"<td>{f'<b>{said}</b>' if self.is_best(row, metric) else said}</td>")
             rank = "-" if row.rank is None else row.rank
             lines.append(f"<tr><td>{rank}</td><td>{html.escape(row.explainer)}</td>{''.join(cells)}</tr>")
         return (

@@ -68,6 +68,11 @@ class Task(ABC):
         """What the page says of an explanation."""
 
     @property
+    def units(self) -> str:
+        """Of what there is a score, where that is not the same for all explainers of a place: "word", "token", ..."""
+        return ""
+
+    @property
     def label(self) -> str:
         """The name of the explainer among those of its model, with a number where several have it."""
         return Path(self.folder).parent.name
@@ -144,6 +149,10 @@ class TextTask(Task):
     @property
     def title(self) -> str:
         return self.explainer.method.__name__
+
+    @property
+    def units(self) -> str:
+        return str(self.explainer.granularity)
 
     def explain(self, indices: Sequence[int]) -> Sequence[TextExplanation]:
         data = self.subject.data

@@ -75,4 +75,7 @@ def test_by_another_metric_than_there_is():
 def test_as_a_table_of_a_notebook_names_are_text():
     ranking = rank(["<b>"], values(**{"<b>": {0: 1.0}}), {"AbPC": True}, "AbPC")
     page = ranking._repr_html_()
-    assert "&lt;b&gt;" in page and "AbPC ↑" in page and "<b>1</b>" in page
+    assert "&lt;b&gt;" in page and "AbPC ↑" in page and "<td>1</td>" in page  # alone it is not the best
+    assert ranking.best("AbPC") is None and not ranking.is_best(ranking.rows[0], "AbPC")
+    two = rank(["a", "<b>"], values(**{"a": {0: 3.0}, "<b>": {0: 1.0}}), {"AbPC": True}, "AbPC")
+    assert "<b>3</b>" in two._repr_html_() and "<td>1</td>" in two._repr_html_()

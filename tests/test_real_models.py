@@ -10,6 +10,8 @@ import torch
 import pnpx
 from benchmarks import trained
 from benchmarks.trained import LITE0, MINILM, PHOTOS, token_ids
+from pnpx.detector import detect
+from pnpx.metrics import AbPC, MuFidelity
 
 GRID = (8, 1, 10, 13)  # photos of a yurt, a folding chair, a drum and a cannon, all of them recognized with certainty
 
@@ -102,6 +104,26 @@ def test_lite0_squaregrad_finds_the_objects(lite0, grid):
     assert (found > 0.28).all() and found.mean() > 0.38, found
 
 
+def test_lite0_faithful_maps_are_judged_so(lite0, photos):
+    """Shapley values of patches beat the same map turned round, and a map that says nothing."""
+    images = photos[0][[0, 8]]
+    explainer = pnpx.KernelShap(lite0, n_iter=200, groups=56)
+    attributions = explainer.attribute(images)
+    for metric in (AbPC(groups=56), MuFidelity(groups=56, n_iter=40)):
+        found = metric.evaluate(explainer, images, None, attributions)
+        turned = metric.evaluate(explainer, images, None, -attributions)
+        constant = metric.evaluate(explainer, images, None, torch.ones_like(attributions))
+        assert (found > 0.3).all() and (turned < -0.3).all(), (metric, found, turned)
+        assert (constant == 0).all()
+
+
+def test_lite0_is_recommended_what_suits_images(lite0, photos):
+    recommended = {one.name: one for one in pnpx.recommend(lite0, photos[0][:1]) if one.picked}
+    assert {"IntegratedGradients", "SmoothGrad", "Occlusion", "KernelShap"} <= set(recommended)
+    assert "64 patches" in recommended["Occlusion"].reason
+    assert str(detect(lite0)) == "convolution x49, linear x1, batch norm x49"
+
+
 SENTENCES = {"the film was wonderful": "wonderful", "the film was terrible": "terrible",
              "my dinner at the station was truly awful": "awful"}
 
@@ -144,6 +166,16 @@ def test_minilm_integrated_gradients_find_the_words_that_judge(judge, tokenizer)
         assert relevance[row, ranked[0]] > 2 * relevance[row, ranked[1]].abs()
     gap = explanation.diagnostics["completeness_gap"].abs()
     assert (gap < 0.02 * relevance.sum(1).abs()).all(), gap
+
+
+def test_minilm_words_found_are_those_that_metrics_reward(judge, tokenizer):
+    batch = token_ids(tokenizer, list(SENTENCES))
+    names = ["IntegratedGradients", "KernelShap", "VarGrad"]
+    report = pnpx.auto_explain(judge, batch, metrics=["AbPC"], explainers=names, progress=False)
+    assert report.failures == {} and report.modality == "text"
+    assert report.explainers["IntegratedGradients"].layer == "bert.embeddings"
+    assert report.explainers["KernelShap"].layer is None
+    assert (report.scores["KernelShap"]["AbPC"] > 0.2).all(), report.scores
 
 
 def test_minilm_is_explained_alike_alone_and_in_a_batch(judge, tokenizer):

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -241,3 +242,27 @@ def test_problems_of_generation(space, gpt2, override, problem, monkeypatch):
     with pytest.raises(pnpx.config.ConfigError) as error:
         plan(space.config, [override])
     assert problem in error.value.problems[0] and len(error.value.problems) == 1
+
+
+def test_texts_are_judged_and_ranked_by_what_has_a_score(space):
+    given = "metrics=[AbPC, Complexity]", "text={targets: [NEGATIVE, POSITIVE]}"
+    outcome = space.run(*given)
+    assert outcome.failures == []
+    assert [where for where, _ in outcome.rankings] == [
+        "the inputs of sentiment, by word",
+        "the inputs of sentiment, by token",
+        "bert.encoder.layer.0 of sentiment, by token",
+    ]
+    names = [row.explainer for _, ranking in outcome.rankings for row in ranking.rows]
+    assert names == ["Gradient", "VarGrad", "VarGrad"]
+    assert "Ranking at the input, by word" in outcome.report.read_text()
+    rows = pq.read_table(space.folder / "scores.parquet").to_pylist()
+    assert len(rows) == 3 * 2 * 2 * 2
+    stored = TextExplanation.load(space.folder / "sentiment/Gradient/inputs/0019.json")
+    found = {row["target"]: row["value"] for row in rows if (row["explainer"], row["metric"], row["sample"]) ==
+             ("Gradient", "Complexity", 19)}
+    for target, scores in enumerate(stored.scores.abs().double()):
+        assert found[target] == pytest.approx(float(torch.distributions.Categorical(scores).entropy()))
+    before = space.stamps("**/*.scores.json")
+    assert len(before) == 6 and space.run(*given).failures == []
+    assert space.stamps("**/*.scores.json") == before

@@ -139,7 +139,7 @@ class AutoReport:
                 for index, record in sorted(records.items())
             ],
             detected=str(self.traits),
-            rankings=[(None, self.ranking)] if self.ranking.rows else [],
+            rankings=[(None, "", self.ranking)] if self.ranking.rows else [],
             recommendations=[(None, self.recommendations)],
         )
         created = now.isoformat(sep=" ", timespec="minutes")

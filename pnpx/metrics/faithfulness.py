@@ -30,15 +30,16 @@ class Faithfulness(Metric):
     What a group counts for is the sum of the attributions of all its elements, in all tensors, with their signs. Where
     an explainer pooled channels, each of them has an equal part of what was found.
 
-    Explainers are compared by the same groups, whatever groups of its own one of them has. Those of a text are its
-    units, whatever the layer that was explained.
+    Explainers are compared by the same groups and the same baseline, whatever one of them has of its own. The groups of
+    a text are its units, whatever the layer that was explained.
 
     Args:
         groups: which features are taken away together, see `pnpx.masks.Groups`; None: elements of vectors, steps of
             sequences, patches of images.
         baseline: what takes their place, as an input; see `pnpx.explainers.perturbation.PerturbationExplainer`.
         replacement: the same, as a value at the layer itself; then ``baseline`` is not used. For texts, where a metric
-            judges them: a token, "zero" or "delete", see `pnpx.text.explainer.TextExplainer`, whose own it is if None.
+            judges them: a token, "zero" or "delete"; None: the mask, pad or unknown token, as of a
+            `pnpx.text.explainer.TextExplainer` that is not told.
         inference_mode: the scores: "logits", "softmax" or "log_softmax" of the output; None: see the metric.
     """
 

@@ -105,7 +105,8 @@ def played(
         target: that of the explanation.
         found: the explanation.
         along: what the metric does.
-        replacement: what takes the place of a unit; None: what the explainer says, or would.
+        replacement: what takes the place of a unit, as `pnpx.text.explainer.TextExplainer` takes it, whose own does not
+            count: explainers are compared by the same game.
         mode: how scores are taken from the output; None: as the explainer takes them.
         name: that of the metric.
     """
@@ -114,7 +115,6 @@ def played(
     shared = {one.name for one in fields(Explainer)} - {"model", "layer", "inference_mode"}
     parameters = {name: value for name, value in explainer.parameters.items() if name in shared}
     parameters["inference_mode"] = mode or explainer.inference_mode
-    absent = explainer.replacement if replacement is None else replacement
 
     def solve(solver: Callable[[Game], Tensor]) -> "TextExplanation":
         judge = TextExplainer(
@@ -122,7 +122,7 @@ def played(
             explainer.model,
             explainer.tokenizer,
             granularity=explainer.granularity,
-            replacement=absent,
+            replacement=replacement,
             **parameters,
             solver=solver,
         )

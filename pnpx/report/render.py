@@ -81,8 +81,8 @@ class Section:
     samples: Sequence[Sample]
     detected: str = ""
     """Of which kinds of modules the model is made; "" if that was not looked at."""
-    rankings: Sequence[tuple[str | None, "Ranking"]] = ()
-    """The explainers of each place, ranked, where metrics judge them."""
+    rankings: Sequence[tuple[str | None, str, "Ranking"]] = ()
+    """The explainers of each place, ranked, where metrics judge them, and by which units, if there are several."""
     recommendations: Sequence[tuple[str | None, Sequence["Recommendation"]]] = ()
     """What was recommended at each place, where that was asked for."""
 
