@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import pnpx
-from pnpx import postprocess
+from pnpx import metrics, postprocess
+from pnpx.structure import tensors
 from pnpx.testing import Reference, case
 
 NOISY = [pnpx.SmoothGrad, pnpx.SquareGrad, pnpx.VarGrad]
@@ -711,3 +712,101 @@ def test_targets_may_be_numpy_integers_and_callables(x):
 def test_constant_maps_normalise_without_nan(method):
     for value in (0.0, 3.0, -2.0):
         assert torch.isfinite(postprocess.normalise(torch.full((2, 4), value), method)).all()
+
+
+# Recommending, judging, running
+
+
+class GruOnly(nn.Module):
+    """Its forward loops over what it reads, so that no tracer follows it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(3, 4, batch_first=True)
+
+    def forward(self, x):
+        state = None
+        for step in x.unbind(1):
+            out, state = self.gru(step[:, None], state)
+        return out[:, -1]
+
+
+class Counted(nn.Module):
+    """Reads numbers only as counts: no gradient gets through."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(x.round().detach())
+
+
+@pytest.mark.parametrize("name", ["gru", "counted", "conv", "bert_sdpa", "two_inputs"])
+def test_what_is_recommended_does_not_crash(name, ours_alone):
+    """PnPXAI recommends by the types of layers: RAP for an LSTM, nothing but a TypeError for a GRU."""
+    torch.manual_seed(0)
+    alone = {"gru": (GruOnly(), torch.randn(2, 5, 3)), "counted": (Counted(), 3 * torch.randn(2, 3))}
+    if name in alone:
+        (model, batch), options = alone[name], {}
+    else:
+        made = case(name)
+        model, batch, options = made.model, made.batch, made.parameters
+    found = pnpx.recommend(model.eval(), batch, **options)
+    picked = [one for one in found if one.picked]
+    assert picked
+    for one in picked:
+        assert all(leaf.isfinite().all() for leaf in tensors(one.explainer.attribute(batch)))
+    if name == "counted":
+        gradient = next(one for one in found if one.name == "Gradient")
+        assert not gradient.picked and gradient.reason and "FeatureAblation" in [one.name for one in picked]
+
+
+def test_metrics_do_not_compare_raw_with_normalised_maps():
+    """PnPXAI's Sensitivity is 1.73 without any noise: it compares a postprocessed map with raw ones."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(108, 3)).double()
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    for reducer in (None, "sum", "max"):
+        explainer = pnpx.Gradient(model, reducer=reducer)
+        attributions = explainer.attribute(x)
+        assert metrics.Sensitivity(radius=0.0).evaluate(explainer, x, None, attributions).tolist() == [0, 0]
+        # Nor does a scale of the maps matter to metrics of their order, sums, or shares.
+        for metric in (metrics.AbPC(), metrics.MuFidelity(), metrics.Complexity(), metrics.Sparseness()):
+            raw, scaled = (metric.evaluate(explainer, x, None, factor * attributions) for factor in (1, 1000))
+            close(raw, scaled, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 7])
+def test_metrics_of_constant_maps_and_of_fewer_than_ten_features_are_no_nan(n_features):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(n_features, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    x = torch.randn(2, n_features, dtype=torch.float64)
+    explainer = pnpx.Gradient(model)
+    for kind in (getattr(metrics, name) for name in metrics.__all__):
+        if isinstance(kind, type) and issubclass(kind, metrics.Metric) and kind is not metrics.Metric:
+            for value in (0.0, 1.0):
+                found = kind().evaluate(explainer, x, None, torch.full_like(x, value))
+                assert found.shape == (2,) and not found.isnan().any(), kind
+    assert metrics.MoRF().curve(explainer, x).shape == (2, n_features + 1)  # no step is skipped
+
+
+def test_a_failing_explainer_does_not_end_the_run(x, monkeypatch):
+    def fail(self, inputs, targets=None):
+        raise RuntimeError("no luck today")
+
+    made = pnpx.Gradient(linear()), pnpx.SmoothGrad(linear())
+    monkeypatch.setattr(pnpx.Gradient, "explain", fail)
+    report = pnpx.auto_explain(linear(), x, explainers=made, metrics=["Complexity"], progress=False)
+    assert report.failures == {"Gradient": "RuntimeError: no luck today"}
+    assert list(report.explanations) == ["SmoothGrad"]
+
+
+def test_an_objective_does_not_grow_with_the_number_of_samples(x):
+    """PnPXAI's is a sum: twice the samples, twice the value."""
+    pytest.importorskip("optuna", reason="tuning takes it: pip install '.[tune]'")
+    from pnpx.optimizer import optimize
+
+    explainer = pnpx.SmoothGrad(nn.Sequential(linear(), nn.Tanh(), nn.Linear(3, 2).double()))
+    one, twice = (optimize(explainer, metrics.AbPC(), batch, n_trials=2).baseline for batch in (x, torch.cat([x, x])))
+    assert one == pytest.approx(twice)

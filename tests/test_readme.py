@@ -16,6 +16,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the README shows a Hugging Face model; pip install '.[text]'")
+    pytest.importorskip("optuna", reason="the README tunes an explainer; pip install '.[tune]'")
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     for block in blocks("python"):
@@ -29,6 +30,7 @@ def test_the_python_runs_and_gives_the_shapes_it_says(tmp_path, monkeypatch):
     assert (tmp_path / "cancer" / "report.html").stat().st_size > 100_000
     assert (tmp_path / "cancer" / "scores.parquet").exists()
     assert [len(one) for one in namespace["more"]][:2] == [8, 8]
+    assert len(namespace["tuned"].trials) == 5 and namespace["tuned"].value >= namespace["tuned"].baseline
     assert namespace["faithful"].shape == namespace["stable"].shape == (4,)
     assert (tmp_path / "eight_not_three.png").stat().st_size > 1000
     assert namespace["beauty"].target_names == ("POSITIVE",) and namespace["bored"].target_names == ("NEGATIVE",)
