@@ -89,6 +89,8 @@ def explain(
         _stop(WRONG_CONFIG, *error.problems)
     except KeyboardInterrupt:
         _stop(INTERRUPTED, "interrupted; what was finished is kept: run the same command again to go on")
+    except ConnectionError as error:
+        _stop(FAILED, str(error))
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _stop(FAILED, f"cannot {doing}: {error.strerror or error}{where}")
@@ -163,7 +165,7 @@ def list_metrics() -> None:
     better = {True: "higher is better", False: "lower is better"}
     _table(
         [
-            (name, f"{_first_sentence(kind.__doc__)} ({better[kind.higher_is_better]})")
+            (name, f"{_first_sentence(kind.__doc__)} ({better[bool(getattr(kind, 'higher_is_better', True))]})")
             for name, kind in all_metrics().items()
         ]
     )

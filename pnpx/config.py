@@ -109,7 +109,7 @@ def _in_words(problem: Mapping[str, Any], source: Source) -> str:
     if keys[:2] == ("data", "texts") and kind in ("model_type", "model_attributes_type", "string_type"):
         must = "must be a text" if keys[-1] == "text" else "must be a text in quotes, or a mapping with one as 'text'"
     elif keys in (("explainers",), ("metrics",)) and kind == "list_type":
-        must = "must be a list, or auto"
+        must = "must be a list, a name, or auto"
     elif "layers" in keys and kind == "list_type":
         must = "must be a list of layers, in which null means the inputs"
     elif "layers" in keys and kind == "string_type":

@@ -13,17 +13,18 @@ from pnpx.yamltree import KeyPath
 
 SUITED = ("AbPC", "MuFidelity", "Complexity")
 """The metrics that ``"auto"`` stands for: is what counts found, where it is removed in its order, and at random, and is
-the explanation short. They judge whatever is explained, and take about as long as it takes to explain; Sensitivity and
+the explanation short. They judge whatever is explained, in some 170 forward passes a sample; Sensitivity and
 Randomisation explain anew, ten times and once."""
 
 Note = Callable[[KeyPath, object], None]
 
 
-def metrics_of(settings: Settings, note: Note) -> dict[str, Metric]:
+def metrics_of(settings: Settings, texts: bool, note: Note) -> dict[str, Metric]:
     """The metrics of a run by the names that they go by in its tables; what is not right among them is noted.
 
     Args:
         settings: of the run. Without metrics there are some where one of its explainers is ``"auto"``.
+        texts: whether it explains texts.
         note: takes a problem and its place.
     """
     chosen = settings.metrics
@@ -37,7 +38,9 @@ def metrics_of(settings: Settings, note: Note) -> dict[str, Metric]:
         keys: KeyPath = ("metrics", index)
         if choice.name != AUTO:
             metric = _made(choice.name, choice.parameters, keys, settings, note)
-            if metric is not None:
+            if metric is not None and texts and not metric.judges_texts:
+                note((*keys, "name"), f"{choice.name} does not judge explanations of texts; leave it out")
+            elif metric is not None:
                 found[names.new(choice.name)] = metric
             continue
         for name in choice.parameters:
@@ -47,7 +50,7 @@ def metrics_of(settings: Settings, note: Note) -> dict[str, Metric]:
                 metric = _made(name, {}, keys, settings, note)
                 if metric is not None:
                     found[names.new(name)] = metric
-    if settings.rank_by is not None and settings.rank_by not in found:
+    if settings.rank_by is not None and settings.rank_by not in {*found, *named}:
         hint = nearest(settings.rank_by, found) if found else "this run has none"
         note(("rank_by",), f"must be one of the metrics, but is {settings.rank_by!r}; {hint}")
     return found

@@ -32,7 +32,10 @@ def output_of(explanation: Record) -> Output:
     """What the model gave for the sample of an ``explanation``."""
     if isinstance(explanation, Explanation):
         if explanation.prediction is None:
-            return Output("no class")
+            output = explanation.output
+            if output is None or output.numel() != 1 or not output.is_floating_point():
+                return Output()
+            return Output(f"{float(output):.4g}", how="output")
         probability = None if explanation.probability is None else float(explanation.probability[0])
         return Output(explanation.label(int(explanation.prediction[0])), probability)
     if explanation.prediction is not None:

@@ -55,7 +55,7 @@ def plan(path: Path, overrides: Sequence[str] = (), output: Path | None = None, 
     settings, source = checker.settings, checker.source
     folder = checker.output(output)
     subjects = checker.subjects()
-    metrics = metrics_of(settings, checker.note)
+    metrics = metrics_of(settings, reads_texts(settings), checker.note)
     workers = _engine(settings, checker.note)
     tasks = list(checker.tasks(subjects))
     if checker.problems:

@@ -58,6 +58,8 @@ class Ranking:
 
     def __str__(self) -> str:
         """A table in plain text, the best first."""
+        if not self.metrics:
+            return f"{', '.join(row.explainer for row in self.rows)}; no metric judges them"
         arrows = {metric: "higher is better" if up else "lower is better" for metric, up in self.metrics.items()}
         head = ["rank", "explainer", *self.metrics]
         lines = [head] + [
@@ -94,6 +96,15 @@ class Ranking:
             f"<table><thead><tr><th>rank by {html.escape(self.by)}</th><th>explainer</th>{heads}</tr></thead>"
             f"<tbody>{''.join(lines)}</tbody></table>"
         )
+
+
+def unranked(explainers: Sequence[str]) -> Ranking:
+    """Explainers that no metric judges.
+
+    >>> print(unranked(["Gradient", "Lime"]))
+    Gradient, Lime; no metric judges them
+    """
+    return Ranking({}, "", [Row(name, None, {}) for name in explainers], {})
 
 
 def rank(explainers: Sequence[str], values: Iterable[Value], metrics: Mapping[str, bool], by: str) -> Ranking:

@@ -31,8 +31,8 @@ def _layer(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _auto(value: Any) -> Any:
-    return [AUTO] if value == AUTO else value
+def _named(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _by_model(value: Any) -> Any:
@@ -222,10 +222,10 @@ class Settings(_Strict):
     title: str | None = None
     model: Annotated[list[ModelChoice], Field(min_length=1), BeforeValidator(_one_or_more)]
     data: DataChoice = DataChoice()
-    explainers: Annotated[list[ExplainerChoice], Field(min_length=1), BeforeValidator(_auto)] = [
+    explainers: Annotated[list[ExplainerChoice], Field(min_length=1), BeforeValidator(_named)] = [
         ExplainerChoice(name=AUTO)
     ]
-    metrics: Annotated[list[MetricChoice] | None, BeforeValidator(_auto)] = None
+    metrics: Annotated[list[MetricChoice] | None, BeforeValidator(_named)] = None
     rank_by: str | None = None
     text: TextChoice = TextChoice()
     engine: EngineChoice | None = None

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ class TextChecker(Checker):
         sample = subject.data.inputs[subject.indices[0]]
         text = self.settings.text
         given = {name: getattr(text, name) for name in _CHOICES if name in text.model_fields_set}
-        return recommend_texts(
+        found = recommend_texts(
             subject.module,
             subject.tokenizer,
             subject.data.take(subject.indices[:1]),
@@ -203,6 +203,8 @@ class TextChecker(Checker):
             **given,
             **({} if layer is None else {"layer": layer}),
         )
+        # Whatever they explain in the model, it is the text that has scores.
+        return [replace(one, layer=layer) for one in found]
 
     def allowed(self, kind: type[Explainer]) -> dict[str, bool]:
         own = [name for name, item in inspect.signature(TextExplainer.__init__).parameters.items()

@@ -215,7 +215,7 @@ def test_a_metric_of_the_users_own(space):
     ("metrics=[{name: auto, n_steps: 3}]",
      "metrics.0.n_steps: 'auto' takes no parameters; name the metric that 'n_steps' is of"),
     ("rank_by=Complexty", "rank_by: must be one of the metrics, but is 'Complexty'; the nearest: 'Complexity'"),
-    ("metrics=3", "metrics: must be a list, or auto, but is 3"),
+    ("metrics=3", "metrics: must be a list, a name, or auto, but is 3"),
 ])
 def test_problems_are_lines(space, override, problem):
     with pytest.raises(ConfigError) as caught:

@@ -1,30 +1,29 @@
 """What `pnpx.auto_explain` is given, tensors or texts, made ready to be explained and judged."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pnpx.attributors import unwrapped
 from pnpx.attributors.batch import rows_of_batch
+from pnpx.auto.given import batches_of, label_in_words, labels_of, targets_of_each, texts_of
 from pnpx.detector import detect
 from pnpx.explainers import Explainer
 from pnpx.explanation import Explanation
-from pnpx.extractors import Extractor, Signature, extract, named_by, part_of
+from pnpx.extractors import Extractor, extract, named_by, without_labels
 from pnpx.metrics import Metric
 from pnpx.modality import modality_of
-from pnpx.recommender import Recommendation, recommend
-from pnpx.scores import Targets, rows_of_targets
+from pnpx.recommender import EXTRACTORS, Recommendation, recommend
+from pnpx.scores import Targets
 from pnpx.store import Record
 from pnpx.structure import tensors
 from pnpx.text import TextExplainer, TextExplanation
 from pnpx.text.recommend import recommend_texts
-
-_EXTRACTORS = ("forward_arg_extractor", "additional_forward_arg_extractor", "padding_mask_extractor")
 
 
 class Job(ABC):
@@ -32,11 +31,15 @@ class Job(ABC):
 
     model: nn.Module
     modality: str
-    labels: Sequence[str] | None
+    labels: Sequence[str | None] | None
 
     @abstractmethod
     def recommend(self, wanted: Sequence[str]) -> list[Recommendation]:
         """Every explainer, ready or with why it was not picked; those ``wanted`` in any case, if they work."""
+
+    @abstractmethod
+    def place(self, explainer: Any) -> tuple[str | None, str]:
+        """Where an explainer explains, None: at the inputs, or texts; and what has a score there, if that differs."""
 
     @abstractmethod
     def explain(self, explainer: Any) -> Any:
@@ -53,13 +56,13 @@ class Job(ABC):
 
 @dataclass
 class Batches(Job):
-    """Batches of tensors, at most so many samples in all; ``sizes`` tells how many there are in each."""
+    """Batches of tensors, and the targets of each."""
 
     model: nn.Module
     batches: Sequence[Any]
     targets: Sequence[Targets]
     modality: str
-    labels: Sequence[str] | None
+    labels: Sequence[str | None] | None
     background: Any
     class_names: Sequence[str] | None
     seed: int
@@ -81,31 +84,33 @@ class Batches(Job):
     ) -> "Batches":
         """From what `pnpx.auto_explain` is given."""
         batches: list[Any] = []
-        wanted: list[Targets] = []
-        labels: list[str] | None = []
-        given, left, name = dict(shared), samples, modality or ""
-        for batch in _batches_of(data):
-            if not batches:
-                given, label_extractor = _told_apart(model, batch, given, label_extractor)
-            call = extract(unwrapped(model), batch, *(given.get(one) for one in _EXTRACTORS))
-            size, rows = call.batch_size, slice(0, min(left, call.batch_size))
+        sizes: list[int] = []
+        labels: list[Any] | None = []
+        given, name = dict(shared), modality or ""
+        bare = not any(given.get(one) is not None for one in EXTRACTORS)
+        for batch in batches_of(data):
+            explained = without_labels(unwrapped(model), batch) if bare else None
+            if explained is not None:
+                given["forward_arg_extractor"] = explained
+                label_extractor = len(batch) - 1 if label_extractor is None else label_extractor
+            call = extract(unwrapped(model), batch, *(given.get(one) for one in EXTRACTORS))
+            size, rows = call.batch_size, slice(0, min(samples - sum(sizes), call.batch_size))
             if not batches:
                 values = [leaf for value in call.values for leaf in tensors(value)]
                 name = modality_of(values, detect(model), modality).name
-            if label_extractor is None or labels is None:
-                labels = None
-            else:
-                labels += [_label(one, class_names) for one in _labels(batch, label_extractor, size)[rows]]
-            whole = rows == slice(0, size)
+            of_batch = labels_of(batch, label_extractor, size)
+            labels = None if labels is None or of_batch is None else labels + of_batch[rows]
             common = named_by(given.get("additional_forward_arg_extractor"), shared=True)
-            batches.append(batch if whole else rows_of_batch(batch, rows, size, common))
-            wanted.append(targets if whole else rows_of_targets(targets, rows, size))
-            left -= rows.stop
-            if not left:
+            batches.append(batch if rows.stop == size else rows_of_batch(batch, rows, size, common))
+            sizes.append(rows.stop)
+            if sum(sizes) == samples:
                 break
         if not batches:
             raise ValueError("there must be a batch to explain, but the data have none")
-        return cls(model, batches, wanted, name, labels, background, class_names, seed, given)
+        said = None if labels is None else [label_in_words(one, class_names) for one in labels]
+        whole = size if len(batches) == 1 else None
+        wanted = targets_of_each(targets, sizes, whole)
+        return cls(model, batches, wanted, name, said, background, class_names, seed, given)
 
     def recommend(self, wanted: Sequence[str]) -> list[Recommendation]:
         return recommend(
@@ -118,6 +123,10 @@ class Batches(Job):
             seed=self.seed,
             **self.shared,
         )
+
+    def place(self, explainer: Explainer) -> tuple[str | None, str]:
+        layer = explainer.parameters["layer"]
+        return ", ".join(map(str, layer)) if isinstance(layer, list) else layer, ""
 
     def explain(self, explainer: Explainer) -> list[Explanation]:
         kind = self.modality if self.modality in ("image", "series", "tabular") else None
@@ -157,16 +166,36 @@ class Texts(Job):
         shared: Mapping[str, Any]
     ) -> "Texts":
         """From what `pnpx.auto_explain` is given."""
-        texts = [data] if isinstance(data, (str, tuple)) else list(data)
+        if not callable(tokenizer) or isinstance(tokenizer, (str, type)):
+            raise TypeError(
+                "tokenizer must be a tokenizer of transformers, as AutoTokenizer.from_pretrained(...) gives it, but is "
+                f"{tokenizer!r:.60}"
+            )
+        texts = texts_of(data)
         if not texts:
             raise ValueError("there must be a text to explain, but there is none")
-        listed = isinstance(targets, list) and len(targets) == len(texts)
-        return cls(model, tokenizer, texts[:samples], targets[:samples] if listed else targets, seed, shared)
+        if isinstance(targets, (Tensor, np.ndarray)):
+            targets = targets.tolist()
+        if isinstance(targets, (list, tuple)):
+            if isinstance(data, (str, tuple)) and len(targets) != 1:
+                targets = [list(targets)]  # several for the one text
+            if len(targets) != len(texts):
+                raise ValueError(
+                    f"targets must hold one for each of the {len(texts)} texts, or be one for all, but hold "
+                    f"{len(targets)}"
+                )
+            targets = list(targets[:samples])
+        return cls(model, tokenizer, texts[:samples], targets, seed, shared)
 
     def recommend(self, wanted: Sequence[str]) -> list[Recommendation]:
         return recommend_texts(
             self.model, self.tokenizer, list(self.texts), self.targets, wanted=wanted, seed=self.seed, **self.shared
         )
+
+    def place(self, explainer: TextExplainer) -> tuple[str | None, str]:
+        layer = explainer.parameters.get("layer")
+        units = explainer.granularity if isinstance(explainer.granularity, str) else "spans"
+        return None if layer is None else str(layer), units
 
     def explain(self, explainer: TextExplainer) -> list[TextExplanation]:
         return explainer(list(self.texts), self.targets)
@@ -176,47 +205,3 @@ class Texts(Job):
 
     def evaluate(self, metric: Metric, explainer: TextExplainer, found: Sequence[TextExplanation]) -> list[Tensor]:
         return list(metric.evaluate(explainer, list(self.texts), self.targets, list(found)))
-
-
-def _batches_of(data: Any) -> Iterator[Any]:
-    """The batches of a loader or an iterator; or ``data``, if it is one."""
-    if isinstance(data, (DataLoader, Iterator)):
-        yield from data
-    else:
-        yield data
-
-
-def _told_apart(
-    model: nn.Module, batch: Any, shared: dict[str, Any], label_extractor: Extractor
-) -> tuple[dict[str, Any], Extractor]:
-    """The extractors, with those of a plain tuple that has one part more than the model requires: the true classes."""
-    if type(batch) not in (tuple, list) or any(shared.get(name) is not None for name in _EXTRACTORS):
-        return shared, label_extractor
-    signature = Signature(unwrapped(model))
-    count = len(batch) - 1
-    taken = len(signature.required)
-    if count < 1 or count != taken or label_extractor not in (None, count, -1):
-        return shared, label_extractor
-    forward = 0 if count == 1 else tuple(range(count))
-    return {**shared, "forward_arg_extractor": forward}, count if label_extractor is None else label_extractor
-
-
-def _labels(batch: Any, extractor: Any, size: int) -> Tensor:
-    """The true classes in a batch of so many samples: (batch, ...)."""
-    found = extractor(batch) if callable(extractor) else part_of(batch, extractor)
-    labels = torch.as_tensor(found)
-    if not labels.ndim or len(labels) != size:
-        raise ValueError(
-            f"label_extractor must take a label for each of the {size} samples, but {extractor!r} took something of "
-            f"shape {tuple(labels.shape)}"
-        )
-    return labels
-
-
-def _label(label: Tensor, class_names: Sequence[str] | None) -> str:
-    if label.numel() != 1:
-        return str(label.tolist())
-    value = label.item()
-    if class_names is not None and not label.is_floating_point() and 0 <= int(value) < len(class_names):
-        return str(class_names[int(value)])
-    return f"{value:.4g}" if label.is_floating_point() else str(int(value))

@@ -1,9 +1,10 @@
 """What `pnpx.auto_explain` returns: explanations by several explainers, what metrics say of them, and their ranking."""
 
 import html
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ from pnpx.report import Failure, Report, Sample, Section, render
 from pnpx.report.drawing import drawn
 from pnpx.store import Record, Store
 from pnpx.tables import ScoreRow, write_scores
+from pnpx.text import TextExplainer
 from pnpx.versions import versions
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ class AutoReport:
         explanations: by the same names, an explanation a sample, each a batch of one.
         scores: by explainer and metric, what the metric says: (samples,), or (samples, targets); of texts, whose
             numbers of targets may differ, a list of tensors.
-        ranking: the explainers in their order.
+        rankings: the explainers in their order, for each place with others that explain there: its layer, None for the
+            inputs; what has a score there, if that differs, such as "word"; and the ranking.
         failures: what failed, by what it was, and how.
-        labels: the true classes, (samples,), where the data had them.
+        labels: the true classes, one a sample, where the data had them; None for what is no number or word.
     """
 
     model: str
@@ -54,9 +57,21 @@ class AutoReport:
     explainers: Mapping[str, Any]
     explanations: Mapping[str, Sequence[Record]]
     scores: Mapping[str, Mapping[str, "Tensor | list[Tensor]"]]
-    ranking: Ranking
+    rankings: Sequence[tuple[str | None, str, Ranking]]
     failures: Mapping[str, str] = field(default_factory=dict)
-    labels: Sequence[str] | None = None
+    labels: Sequence[str | None] | None = None
+
+    @property
+    def ranking(self) -> Ranking:
+        """The ranking; of several places the one with the best explainer, by the mean that decides."""
+
+        def worth(ranking: Ranking) -> float:
+            first = ranking.rows[0]
+            if first.rank is None:
+                return -math.inf
+            return first.means[ranking.by] * (1 if ranking.metrics[ranking.by] else -1)
+
+        return max((ranking for *_, ranking in self.rankings), key=worth)
 
     @property
     def best(self) -> Any:
@@ -65,10 +80,13 @@ class AutoReport:
         Raises:
             LookupError: none could be ranked.
         """
-        for row in self.ranking.rows:
-            if row.rank == 1:
-                return self.explainers[row.explainer]
-        raise LookupError(f"no explainer could be ranked by {self.ranking.by}; see failures")
+        first = self.ranking.rows[0]
+        if first.rank is None:
+            raise LookupError(
+                f"no explainer could be ranked by {self.ranking.by}; see failures"
+                if self.ranking.by else "no explainer was ranked, as no metrics were given"
+            )
+        return self.explainers[first.explainer]
 
     def __repr__(self) -> str:
         samples = max(map(len, self.explanations.values()), default=0)
@@ -76,7 +94,11 @@ class AutoReport:
 
     def __str__(self) -> str:
         """The ranking, and what failed, in plain text."""
-        lines = [f"{self.model}: {self.traits}; {self.modality}", str(self.ranking)]
+        lines = [f"{self.model}: {self.traits}; {self.modality}"]
+        for layer, units, ranking in self.rankings:
+            if len(self.rankings) > 1:
+                lines.append(f"at {'the inputs' if layer is None else layer}{units and f', by {units}'}")
+            lines.append(str(ranking))
         lines += [f"failed: {what}: {how}" for what, how in self.failures.items()]
         return "\n".join(lines)
 
@@ -84,7 +106,7 @@ class AutoReport:
         """Write the explanations, a picture of each, ``scores.parquet`` and ``report.html`` into ``folder``.
 
         Args:
-            folder: made if it is not there. Files of an earlier report in it are replaced.
+            folder: made if it is not there. Files of the same names are replaced, and no others removed.
             now: the date of the report; by default that of the call.
 
         Returns:
@@ -110,7 +132,12 @@ class AutoReport:
     def _repr_html_(self) -> str:
         said = f"<p>{html.escape(f'{self.model}: {self.traits}; {self.modality}')}</p>"
         failed = "".join(f"<p>failed: {html.escape(f'{what}: {how}')}</p>" for what, how in self.failures.items())
-        return said + self.ranking._repr_html_() + failed
+        tables = "".join(
+            f"<p>at {html.escape('the inputs' if layer is None else layer)}{html.escape(units and f', by {units}')}</p>"
+            + ranking._repr_html_()
+            for layer, units, ranking in self.rankings
+        )
+        return said + tables + failed
 
     def _page(self, pictures: Path, path: Path, now: datetime) -> Path:
         panels: dict[int, list[Panel]] = {}
@@ -139,7 +166,7 @@ class AutoReport:
                 for index, record in sorted(records.items())
             ],
             detected=str(self.traits),
-            rankings=[(None, "", self.ranking)] if self.ranking.rows else [],
+            rankings=[one for one in self.rankings if one[2].metrics],
             recommendations=[(None, self.recommendations)],
         )
         created = now.isoformat(sep=" ", timespec="minutes")
@@ -157,7 +184,7 @@ class AutoReport:
             if drawn(lambda: plot_input(record), picture, again=True) is None:
                 input_png = picture
         else:
-            texts = record.texts
+            texts = record.texts[:-1] if record.generation else record.texts
         label = None if self.labels is None else self.labels[index]
         return Sample(index, input_png, label, output.what, output.probability, panels, output.how, texts)
 
@@ -169,7 +196,16 @@ class AutoReport:
         return "\n".join(lines)
 
     def _parameters(self, name: str) -> Mapping[str, Any]:
-        return next((one.parameters for one in self.recommendations if one.name == name), {})
+        """What an explainer was made with: as recommended, or else what differs from its defaults."""
+        explainer = self.explainers[name]
+        for one in self.recommendations:
+            if one.explainer is explainer:
+                return one.parameters
+        if isinstance(explainer, TextExplainer):
+            return {key: value for key, value in explainer.parameters.items() if key != "layer"}
+        own = [one for one in fields(explainer) if one.name not in ("model", "layer") and one.init]
+        found = {one.name: (getattr(explainer, one.name), one.default) for one in own}
+        return {name: value for name, (value, default) in found.items() if as_plain(value) != as_plain(default)}
 
     def _layer(self, name: str) -> str | None:
         layer = self.explainers[name].parameters.get("layer")
@@ -191,7 +227,7 @@ class AutoReport:
                                 target=target,
                                 metric=metric,
                                 value=value,
-                                higher_is_better=self.ranking.metrics[metric],
+                                higher_is_better=self.rankings[0][2].metrics[metric],
                                 seconds=self.explanations[name][sample].seconds,
                             )
                         )

@@ -14,8 +14,9 @@ from pnpx.extractors import Extractor
 from pnpx.metricplan import SUITED
 from pnpx.metrics import Metric, all_metrics
 from pnpx.parameters import require_count
-from pnpx.ranking import Ranking, Value, rank
+from pnpx.ranking import Ranking, Value, rank, unranked
 from pnpx.recommender import Recommendation
+from pnpx.schema import AUTO
 from pnpx.store import Names, Record
 from pnpx.subjects import one_line
 from pnpx.suggest import nearest
@@ -48,10 +49,11 @@ def auto_explain(
         model: the model. It is left as it was found.
         data: a ``DataLoader``, any other iterator over batches, one batch, or, with a ``tokenizer``, texts. Of a batch
             that is a tuple with one part more than the model requires, the last is taken to be the true classes.
-        targets: what is explained, as `Explainer.attribute` and `TextExplainer` take it; None: what is predicted.
+        targets: what is explained, as `Explainer.attribute` and `TextExplainer` take it; None: what is predicted. What
+            holds one for each sample does so for those of all batches, in their order.
         tokenizer: of transformers, for a model that reads texts.
-        explainers: those wanted, by name, or made for the model; None: those that are recommended.
-        metrics: those that judge, by name, or made; None: AbPC, MuFidelity and Complexity.
+        explainers: those wanted, by name, or made for the model; None, or "auto": those that are recommended.
+        metrics: those that judge, by name, or made; None, or "auto": AbPC, MuFidelity and Complexity.
         rank_by: the metric that decides the order; None: the first one.
         samples: how many samples are explained at most; the first ones.
         modality: "image", "series", "tabular" or "text"; None: a guess from the model and the first batch.
@@ -79,7 +81,7 @@ def auto_explain(
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, but is a {type(model).__name__}")
     require_count("samples", samples, 1)
-    judges = _judges(SUITED if metrics is None else metrics, seed)
+    judges = _judges(_listed(metrics, (Metric,)), seed)
     job: Job
     if tokenizer is not None:
         for name, given in (("modality", modality), ("background", background), ("label_extractor", label_extractor),
@@ -93,18 +95,41 @@ def auto_explain(
     by = next(iter(judges), None) if rank_by is None else rank_by
     if by is not None and by not in judges:
         raise LookupError(f"rank_by must be one of the metrics, but is {by!r}; {nearest(by, judges)}")
-    if isinstance(explainers, (str, Explainer, TextExplainer)):
-        explainers = [explainers]
-    wanted = [one for one in explainers or () if not isinstance(one, (Explainer, TextExplainer))]
-    recommendations = job.recommend(wanted)
-    chosen = _chosen(explainers, recommendations)
+    given = _listed(explainers, (Explainer, TextExplainer))
+    for one in given or ():
+        _require_explainer(one, model, texts=tokenizer is not None)
+    for name, metric in judges.items():
+        if tokenizer is not None and not metric.judges_texts:
+            raise TypeError(f"{name} does not judge explanations of texts; leave it out")
+    recommendations = job.recommend([one for one in given or () if isinstance(one, str)])
+    chosen = _chosen(given, recommendations)
     return _explained(job, chosen, judges, by, recommendations, progress)
 
 
-def _judges(metrics: Sequence[str | Metric], seed: int) -> dict[str, Metric]:
+def _listed(given: Any, kinds: tuple[type, ...]) -> list[Any] | None:
+    """What is given by itself or in a sequence, classes by their names; None if the choice is left to pnpx."""
+    if given is None or given == AUTO:
+        return None
+    several = [given] if isinstance(given, (str, type, *kinds)) else list(given)
+    return [one.__name__ if isinstance(one, type) and issubclass(one, (*kinds, Metric)) else one for one in several]
+
+
+def _require_explainer(given: Any, model: nn.Module, texts: bool) -> None:
+    """Require the name of an explainer, or one that was made for the model, and for texts where these are explained."""
+    if isinstance(given, str):
+        return
+    wanted = TextExplainer if texts else Explainer
+    if not isinstance(given, wanted):
+        what = "a pnpx.text.TextExplainer" if texts else "an explainer, such as pnpx.Gradient(model)"
+        why = ", as texts are explained" if texts else ""
+        raise TypeError(f"explainers must be names, or each {what}{why}, but one is a {type(given).__name__}")
+    if given.model is not model:
+        raise ValueError(f"explainers must be made for the model that is explained, but {given!r:.80} is not")
+
+
+def _judges(metrics: Sequence[Any] | None, seed: int) -> dict[str, Metric]:
     """The metrics by the names that they go by."""
-    if isinstance(metrics, (str, Metric)):
-        metrics = [metrics]
+    metrics = SUITED if metrics is None else metrics
     known, names = all_metrics(), Names()
     found: dict[str, Metric] = {}
     for one in metrics:
@@ -119,28 +144,34 @@ def _judges(metrics: Sequence[str | Metric], seed: int) -> dict[str, Metric]:
     return found
 
 
-def _chosen(
-    explainers: Sequence[str | Explainer | TextExplainer] | None, recommendations: Sequence[Recommendation]
-) -> dict[str, Any]:
-    """The explainers by the names that they go by."""
-    if explainers is None:
-        found = {one.name: one.explainer for one in recommendations if one.explainer is not None}
-        if not found:
-            reasons = "; ".join(dict.fromkeys(f"{one.name}: {one.reason}" for one in recommendations))
-            raise RuntimeError(f"no explainer can explain the model: {reasons}")
-        return found
+def _chosen(given: Sequence[Any] | None, recommendations: Sequence[Recommendation]) -> dict[str, Any]:
+    """The explainers by the names that they go by, which are names of files as well."""
+    names = Names()
+    if given is None:
+        picked = [one for one in recommendations if one.picked]
+        if not picked:
+            raise RuntimeError(f"no explainer can explain this: {_reasons(recommendations)}")
+        return {names.new(one.name): one.explainer for one in picked}
     by_name = {one.name: one for one in recommendations}
-    names, found = Names(), {}
-    for given in explainers:
-        if isinstance(given, (Explainer, TextExplainer)):
-            kind = given.method if isinstance(given, TextExplainer) else type(given)
-            found[names.new(kind.__name__)] = given
-            continue
-        ready, reason = by_name[given].explainer, by_name[given].reason
-        if ready is None:
-            raise ValueError(f"{given} cannot explain this: {reason}; make it, and give it instead of its name")
-        found[names.new(given)] = ready
+    wanted = [by_name[one] for one in given if isinstance(one, str)]
+    if refused := [one for one in wanted if not one.picked]:
+        raise ValueError(f"{', '.join(one.name for one in refused)} cannot explain this: {_reasons(refused)}")
+    found = {}
+    for one in given:
+        ready = by_name[one].explainer if isinstance(one, str) else one
+        kind = ready.method if isinstance(ready, TextExplainer) else type(ready)
+        found[names.new(kind.__name__)] = ready
     return found
+
+
+def _reasons(refused: Sequence[Recommendation]) -> str:
+    """Why these were not picked, each reason once, with whom it is of where there are several."""
+    by_reason: dict[str, list[str]] = {}
+    for one in refused:
+        by_reason.setdefault(one.reason, []).append(one.name)
+    if len(by_reason) == 1:
+        return next(iter(by_reason))
+    return "; ".join(f"{reason} ({', '.join(names)})" for reason, names in by_reason.items())
 
 
 def _explained(
@@ -174,6 +205,9 @@ def _explained(
                 except Exception as error:
                     failures[f"{name}, judged by {metric_name}"] = one_line(error)
                 bar.update(1)
+    if not explanations:
+        said = "; ".join(f"{what}: {how}" for what, how in failures.items())
+        raise RuntimeError(f"nothing could be explained: {said}")
     return AutoReport(
         model=type(job.model).__name__,
         n_parameters=sum(weight.numel() for weight in job.model.parameters()),
@@ -183,21 +217,30 @@ def _explained(
         explainers={name: one for name, one in chosen.items() if name in explanations},
         explanations=explanations,
         scores=scores,
-        ranking=_ranked(list(explanations), scores, metrics, by),
+        rankings=_rankings(job, {name: chosen[name] for name in explanations}, scores, metrics, by),
         failures=failures,
         labels=job.labels,
     )
 
 
-def _ranked(explainers: Sequence[str], scores: Scores, metrics: Mapping[str, Metric], by: str | None) -> Ranking:
+def _rankings(
+    job: Job, explainers: Mapping[str, Any], scores: Scores, metrics: Mapping[str, Metric], by: str | None
+) -> list[tuple[str | None, str, Ranking]]:
+    """The explainers ranked, by where they explain, and by the units that have a score there."""
     up = {name: metric.higher_is_better for name, metric in metrics.items()}
-    if by is None:  # nothing judges
-        return Ranking({}, "", [], {})
-    values = [
-        Value(explainer, metric, sample, target, value)
-        for explainer, of_metrics in scores.items()
-        for metric, found in of_metrics.items()
-        for sample, of_targets in enumerate(found)
-        for target, value in enumerate(of_targets.reshape(-1).tolist())
-    ]
-    return rank(explainers, values, up, by)
+    places: dict[tuple[str | None, str], list[str]] = {}
+    for name, explainer in explainers.items():
+        places.setdefault(job.place(explainer), []).append(name)
+    several = len({units for _, units in places}) > 1
+    found = []
+    for (layer, units), names in places.items():
+        values = [
+            Value(name, metric, sample, target, value)
+            for name in names
+            for metric, of_samples in scores[name].items()
+            for sample, of_targets in enumerate(of_samples)
+            for target, value in enumerate(of_targets.reshape(-1).tolist())
+        ]
+        ranking = rank(names, values, up, by) if by is not None else unranked(names)
+        found.append((layer, units if several else "", ranking))
+    return found

@@ -76,7 +76,11 @@ class Ray(Engine):
             # A Ray of its own, even where a cluster runs beside it, that tells nobody how it is used.
             options = {"address": "local", "num_cpus": self.workers, "include_dashboard": False}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(**options, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # of any kind, by what the address is
+            where = "a Ray of its own" if self.address is None else f"the Ray cluster at {self.address!r}"
+            raise ConnectionError(f"{where} cannot be reached: {_in_short(error)}") from error
         try:
             yield
         finally:

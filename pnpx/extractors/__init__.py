@@ -5,6 +5,7 @@ Only what the extractors take reaches the model. Labels that lie in the batch ar
 
 from pnpx.extractors.call import Call, batch_axes, is_by_sample
 from pnpx.extractors.extraction import extract
+from pnpx.extractors.labelled import without_labels
 from pnpx.extractors.ready_made import Extractor, Item, Items, Keywords, Shared, named_by, part_of
 from pnpx.extractors.signature import LABELS, Signature
 
@@ -22,4 +23,5 @@ __all__ = [
     "is_by_sample",
     "named_by",
     "part_of",
+    "without_labels",
 ]

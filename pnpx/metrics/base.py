@@ -34,6 +34,9 @@ class Metric(ABC, metaclass=Named):
     """Whether the explanation with the larger number is the better one."""
 
     def __post_init__(self) -> None:
+        if not isinstance(getattr(self, "higher_is_better", None), bool):
+            name = type(self).__name__
+            raise TypeError(f"{name} must say higher_is_better = True or False, as an attribute of the class")
         for one in fields(self):
             object.__setattr__(self, one.name, plain_numbers(getattr(self, one.name)))
 
@@ -101,6 +104,12 @@ class Metric(ABC, metaclass=Named):
             f"{type(self).__name__} does not judge explanations of texts; choose another metric, or judge an "
             "explainer of the model at its embeddings"
         )
+
+    @property
+    def judges_texts(self) -> bool:
+        """Whether it judges explanations of texts: by `of_texts`, or by an `evaluate` of its own."""
+        kind = type(self)
+        return kind.of_texts is not Metric.of_texts or kind.evaluate is not Metric.evaluate
 
     @abstractmethod
     def measure(self, trial: Trial) -> dict[str, Tensor]:

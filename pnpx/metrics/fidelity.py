@@ -12,6 +12,8 @@ from pnpx.metrics.faithfulness import Faithfulness
 from pnpx.metrics.trial import Trial
 from pnpx.parameters import Range, require_count, require_seed, tunable
 
+_MOST = 10**6  # subsets, which are held in memory
+
 
 @dataclass(frozen=True)
 class MuFidelity(Faithfulness):
@@ -25,7 +27,7 @@ class MuFidelity(Faithfulness):
     Args:
         n_iter: how many subsets. Those of one seed are shared by samples of as many groups.
         subset_size: how many groups are taken away at once, as a share of them, above 0 and below 1; at least one, and
-            never all.
+            never all. Where it is one, the value is that of a comparison with FeatureAblation.
         seed: of the subsets.
 
     ``groups``, ``baseline``, ``replacement`` and ``inference_mode`` are those of `Faithfulness`. Where that is None,
@@ -48,6 +50,8 @@ class MuFidelity(Faithfulness):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_count("n_iter", self.n_iter, 2)
+        if self.n_iter > _MOST:
+            raise ValueError(f"`n_iter <= {_MOST}` must hold, but got n_iter={self.n_iter}")
         require_seed(self.seed)
         size = self.subset_size
         if isinstance(size, bool) or not isinstance(size, (int, float)):

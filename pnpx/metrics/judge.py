@@ -83,6 +83,11 @@ class _Judge(FeatureAblation):
             rows, total = which.rows.cpu(), which.total
             maps.append(maps_of(given, bound.values, rows, total, aim.n_targets, self.pooled, channels))
         measured = self.measure(Trial(bound.values, maps, make, self.progress, self.name))
+        if not isinstance(measured, Mapping):
+            raise TypeError(
+                "measure must return a mapping, with the 'value' of each sample, (targets, batch), but returned a "
+                f"{type(measured).__name__}"
+            )
         single = aim.n_targets is None
         return {name: one[0] if single else one.movedim(0, 1) for name, one in measured.items()}
 

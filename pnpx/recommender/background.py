@@ -44,6 +44,9 @@ def background_of(trial: Trial, given: Any, values: Sequence[Tensor], tokens: bo
             None: the batch itself.
         values: the explained tensors of the batch.
         tokens: whether these are token ids.
+
+    Raises:
+        ValueError: what is given does not fit the batch.
     """
     if tokens:
         return Background(None, "it compares with other samples number by number, and token ids are no numbers")
@@ -62,7 +65,12 @@ def background_of(trial: Trial, given: Any, values: Sequence[Tensor], tokens: bo
         said = f"the {count} sample{several} of the {'batch itself' if own else 'background'}"
         return Background(_like(found, leaves), said)
     shapes = ", ".join(str(tuple(value.shape[1:])) for value in values)
-    return Background(None, f"the background must have samples of shape {shapes}, as the batch has, but has others")
+    if own:
+        return Background(None, "it compares with other samples, which cannot be told here; give a background")
+    what = f"a {type(given).__name__}"
+    if isinstance(given, (Tensor, np.ndarray)):
+        what = f"of shape {tuple(given.shape)}"
+    raise ValueError(f"the background must be a batch as the one explained, of samples of shape {shapes}, but is {what}")
 
 
 def _forms(trial: Trial, given: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pnpx.attributors import unwrapped
 from pnpx.detector import detect
 from pnpx.explainers.base import Explainer, all_explainers
 from pnpx.explainers.expected import ExpectedGradients
@@ -14,6 +15,7 @@ from pnpx.explainers.gradient import Gradient
 from pnpx.explainers.integrated import IntegratedGradients
 from pnpx.explainers.occlusion import FeatureAblation
 from pnpx.explainers.perturbation import PerturbationExplainer
+from pnpx.extractors import without_labels
 from pnpx.modality import Modality, modality_of
 from pnpx.parameters import require_seed
 from pnpx.recommender.background import Background, background_of
@@ -25,6 +27,8 @@ from pnpx.scores import Targets
 from pnpx.structure import tensors
 from pnpx.suggest import nearest
 
+EXTRACTORS = ("forward_arg_extractor", "additional_forward_arg_extractor", "padding_mask_extractor")
+"""The parameters that say what of a batch is what."""
 _SHARED = tuple(one.name for one in fields(Explainer) if one.init and one.name != "model")
 
 
@@ -84,7 +88,7 @@ def recommend(
 
     Args:
         model: the model. It is left as it was found.
-        inputs: one batch, as explainers take it.
+        inputs: one batch, as explainers take it; or a tuple of inputs and labels, which are told apart.
         targets: what is explained, as `Explainer.attribute` takes it; None: the predicted class.
         modality: "image", "series", "tabular" or "text" (token ids), if shapes do not tell: see `pnpx.modality`.
         background: a batch of samples to compare with, for ExpectedGradients; None: the batch itself, if there are
@@ -113,6 +117,10 @@ def recommend(
             more = f"it is one of {own[0]}: set it afterwards, by dataclasses.replace(...)" if own else None
             raise TypeError(f"{name!r} is no parameter of every explainer; {more or nearest(name, _SHARED)}")
     require_seed(seed)
+    if not any(shared.get(name) is not None for name in EXTRACTORS):
+        explained = without_labels(unwrapped(model), inputs)
+        if explained is not None:
+            shared = {**shared, "forward_arg_extractor": explained}
     _ = Gradient(model, **shared).attributor  # which finds what is wrong with the shared parameters alone
     return _Recommender.of(Trial(model, inputs, targets, shared), modality, background, frozenset(wanted), seed).all()
 

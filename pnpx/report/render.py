@@ -59,8 +59,8 @@ class Sample:
 
     @property
     def judged(self) -> bool:
-        """Whether it is known if the prediction is right."""
-        return self.label is not None and self.prediction is not None
+        """Whether it is known if the prediction is right: a class was predicted, and the true one is known."""
+        return self.how == "predicted" and self.label is not None and self.prediction is not None
 
     @property
     def mistaken(self) -> bool:
