@@ -8,17 +8,20 @@ from torch import nn
 
 from pnpx import zoo
 from pnpx.attributors.places import resolve
+from pnpx.detector import detect
 from pnpx.explainers import Explainer, all_explainers
 from pnpx.explainers.expected import ExpectedGradients
 from pnpx.faults import faults, in_words
 from pnpx.maker import Maker, required
+from pnpx.modality import modality_of
 from pnpx.parameters import as_plain
 from pnpx.recommender import Recommendation, recommend
+from pnpx.removal import removal_of
 from pnpx.schema import AUTO, EVERY_MODEL, ExplainerChoice
 from pnpx.source import shown
 from pnpx.store import Names
 from pnpx.subjectchecker import SubjectChecker, known_models
-from pnpx.subjects import Subject, one_line
+from pnpx.subjects import Data, Subject, one_line
 from pnpx.suggest import nearest
 from pnpx.tasks import Task, TensorTask
 from pnpx.yamltree import KeyPath
@@ -58,7 +61,8 @@ class Checker(SubjectChecker):
                     place = layer_names.new("inputs" if layer is None else layer)
                     if self.works(index, choice, subject, keys, make, layer):
                         explainer = make(layer, ())
-                        yield TensorTask(subject, explainer, parameters, layer, f"{subject.folder}/{folder}/{place}")
+                        where = f"{subject.folder}/{folder}/{place}"
+                        yield TensorTask(subject, explainer, parameters, layer, where, self.removal(subject))
 
     def recommended_tasks(
         self, index: int, choice: ExplainerChoice, subject: Subject, explainer_names: Names
@@ -68,6 +72,7 @@ class Checker(SubjectChecker):
         folders: dict[str, tuple[str, Names]] = {}
         for keys, layer in self.layers(index, choice, subject.module, subject.name):
             found = self.recommended(subject, layer) if subject.indices else []
+            removal = removal_of(found) or self.removal(subject)
             self.recommendations.setdefault(subject.name, []).append((layer, found))
             if subject.indices and not any(one.picked for one in found):
                 reasons = dict.fromkeys(one.reason for one in found)
@@ -80,7 +85,14 @@ class Checker(SubjectChecker):
                 folder, layer_names = folders[one.name]
                 place = layer_names.new("inputs" if one.layer is None else one.layer)
                 said = {name: as_plain(value) for name, value in one.parameters.items()}
-                yield TensorTask(subject, one.explainer, said, one.layer, f"{subject.folder}/{folder}/{place}")
+                yield TensorTask(subject, one.explainer, said, one.layer, f"{subject.folder}/{folder}/{place}", removal)
+
+    def removal(self, subject: Subject) -> Mapping[str, Any]:
+        """What metrics take away of the samples of a model, where they do not say it themselves."""
+        if not isinstance(subject.data, Data):
+            return {}
+        modality = modality_of([subject.data.inputs[:1]], detect(subject.module), subject.data.kind)
+        return {} if modality.groups is None else {"groups": modality.groups}
 
     def recommended(self, subject: Subject, layer: str | None) -> Sequence[Recommendation]:
         """Which explainers are recommended for a model at a place, and why, tried out on the first sample."""

@@ -102,7 +102,7 @@ def explain(
             typer.echo(f"all {outcome.found} explanations were done before; --force makes them again")
         for where, ranking in outcome.rankings:
             best = [row.explainer for row in ranking.rows if row.rank is not None][:3]
-            if best:
+            if len(ranking.rows) > 1 and best:
                 typer.echo(f"best by {ranking.by} at {where}: {', '.join(best)}")
         typer.echo(f"report: {outcome.report}")
     if outcome.failures:

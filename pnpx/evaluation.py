@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnpx.atomic import write_whole
-from pnpx.fingerprint import of_explainer
+from pnpx.fingerprint import of_metric
 from pnpx.metrics import Metric
 from pnpx.store import Record, Store
 from pnpx.tasks import Task
@@ -16,6 +16,8 @@ Values = Mapping[int, Sequence[float]]
 """What a metric says by the index of a sample: a value for each of its targets."""
 
 _OF, _VALUES = "explanation", "values"
+_TRIES = 3
+"""Where a metric judges none of so many explanations, one by one, the others are not tried."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,23 @@ class Evaluation:
         found: dict[str, Values] = {}
         failed: dict[str, Exception] = {}
         for name, metric in self.metrics.items():
-            key = of_explainer(metric)
-            missing = {
-                index: one
-                for index, one in explanations.items()
+            suited = task.suited(metric)
+            key = of_metric(suited)
+            wanted = [
+                index
+                for index in explanations
                 if key not in known[index] or (self.force and (task.folder, index) not in self.saved)
-            }
-            made: Values = {}
-            if missing:
-                try:
-                    made = task.evaluate(metric, missing)
-                except Exception as error:  # whatever it is, the other metrics go on, and the report says it
-                    failed[name] = error
-            for index, values in made.items():
-                known[index] |= {key: list(values)}
-                self._keep(task.name(index), prints[index], known[index])
-            found[name] = {index: known[index][key] for index in explanations
-                           if key in known[index] and (index in made or index not in missing)}
+            ]
+            made, error = _judged(task, suited, {index: explanations[index] for index in wanted})
+            if error is not None:
+                failed[name] = error
+            for index in wanted:
+                before = known[index].pop(key, None)  # what is asked again counts no more, also where that fails
+                if index in made:
+                    known[index][key] = list(made[index])
+                if index in made or before is not None:
+                    self._keep(task.name(index), prints[index], known[index])
+            found[name] = {index: known[index][key] for index in explanations if key in known[index]}
         return found, failed
 
     def _known(self, name: str, fingerprint: str) -> dict[str, list[float]]:
@@ -83,3 +85,20 @@ class Evaluation:
         path = self.store.scores(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content.encode())
+
+
+def _judged(task: Task, metric: Metric, explanations: Mapping[int, Record]) -> tuple[Values, Exception | None]:
+    """What a metric says of some explanations; where it fails, of each by itself, and the first error."""
+    try:
+        return (task.evaluate(metric, explanations) if explanations else {}), None
+    except Exception as error:  # whatever it is, the other metrics go on, and the report says it
+        first = error
+    found: dict[int, Sequence[float]] = {}
+    for tried, (index, one) in enumerate(explanations.items() if len(explanations) > 1 else ()):
+        if tried == _TRIES and not found:
+            break  # it fails for all alike
+        try:
+            found |= task.evaluate(metric, {index: one})
+        except Exception as error:
+            first = error
+    return found, first

@@ -83,6 +83,12 @@ def of_explainer(explainer: Any) -> str:
     return digest(kind.__name__, kind, {name: getattr(explainer, name) for name in names})
 
 
+def of_metric(metric: Any) -> str:
+    """The fingerprint of a metric: its name, all its parameters and its code."""
+    kind = type(metric)
+    return digest(kind.__name__, kind, {item.name: getattr(metric, item.name) for item in fields(metric)})
+
+
 class _Description:
     """Says values in what JSON knows, each compound part by its hash, and collects the code behind them."""
 

@@ -92,8 +92,10 @@ def _seen(value: Tensor, traits: Traits) -> str:
 def _channel_axis(values: Sequence[Tensor], traits: Traits) -> int | None:
     """1 where series are (batch, channels, steps), as convolutions read them; None for (batch, steps, features)."""
     series = [value for value in values if value.ndim == 3]
-    first = traits.series_channels[:1]
-    return 1 if series and first and all(value.shape[1] in traits.series_channels for value in series) else None
+    taken = traits.series_channels
+    # A later convolution takes what an earlier one gives, which may be as many as there are steps.
+    first = any(value.shape[1] in taken[:1] for value in series)
+    return 1 if first and all(value.shape[1] in taken for value in series) else None
 
 
 def _with_defaults(name: str, value: Tensor, alone: bool, channel: int | None) -> Modality:

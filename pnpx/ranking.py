@@ -79,7 +79,7 @@ class Ranking:
             for line in lines
         ]
         said = "; ".join(f"{metric}: {arrow}" for metric, arrow in arrows.items())
-        return "\n".join([*table, f"ranked by {self.by} ({said})"])
+        return "\n".join([*table, f"ranked by {self.by}, over {self.counts[self.by]} values each ({said})"])
 
     def _repr_html_(self) -> str:
         """The same as a table of a notebook, the best mean of each metric in bold."""
@@ -92,8 +92,9 @@ class Ranking:
                 cells.append(f"<td>{f'<b>{said}</b>' if self.is_best(row, metric) else said}</td>")
             rank = "-" if row.rank is None else row.rank
             lines.append(f"<tr><td>{rank}</td><td>{html.escape(row.explainer)}</td>{''.join(cells)}</tr>")
+        by = f"rank by {html.escape(self.by)}, over {self.counts.get(self.by, 0)}"
         return (
-            f"<table><thead><tr><th>rank by {html.escape(self.by)}</th><th>explainer</th>{heads}</tr></thead>"
+            f"<table><thead><tr><th>{by}</th><th>explainer</th>{heads}</tr></thead>"
             f"<tbody>{''.join(lines)}</tbody></table>"
         )
 
@@ -112,7 +113,7 @@ def rank(explainers: Sequence[str], values: Iterable[Value], metrics: Mapping[st
 
     Explainers are compared over what all of them have: a mean over fewer samples, the easier ones perhaps, would be no
     match for the others. So of each metric the explanations count, targets of samples, of which it says something for
-    every explainer of which it says anything. NaN says nothing.
+    every explainer of which it says anything. NaN says nothing, nor does a mean that is NaN, as of infinity either way.
 
     Args:
         explainers: their names, each once; in this order where there is nothing to choose.
@@ -129,7 +130,7 @@ def rank(explainers: Sequence[str], values: Iterable[Value], metrics: Mapping[st
        1  b           0.3
        2  a           0.1
        -  c             -
-    ranked by AbPC (AbPC: higher is better)
+    ranked by AbPC, over 1 values each (AbPC: higher is better)
     """
     if by not in metrics:
         raise LookupError(f"explainers are ranked by one of the metrics, but there is none {by!r}; "
@@ -148,7 +149,7 @@ def rank(explainers: Sequence[str], values: Iterable[Value], metrics: Mapping[st
             if common:
                 means[explainer][metric] = sum(found[key] for key in sorted(common)) / len(common)
     sign = -1 if metrics[by] else 1
-    keys = {explainer: sign * found[by] for explainer, found in means.items() if by in found}
+    keys = {name: sign * found[by] for name, found in means.items() if by in found and not math.isnan(found[by])}
     ranks = {explainer: 1 + sum(other < key for other in keys.values()) for explainer, key in keys.items()}
     ordered = sorted(explainers, key=lambda explainer: ranks.get(explainer, len(explainers) + 1))
     rows = [Row(explainer, ranks.get(explainer), means[explainer]) for explainer in ordered]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,7 @@ from pnpx.explanation import Explanation
 from pnpx.fingerprint import digest, of_explainer
 from pnpx.metrics import Metric
 from pnpx.panels import Output, output_of, panel_of
+from pnpx.removal import suited
 from pnpx.store import Record
 from pnpx.structure import Structure, mirror, tensors
 from pnpx.subjects import Subject
@@ -46,6 +47,10 @@ class Task(ABC):
     @abstractmethod
     def explain(self, indices: Sequence[int]) -> Sequence[Record]:
         """The explanations of some samples, each by itself, with what is known of the data."""
+
+    def suited(self, metric: Metric) -> Metric:
+        """``metric`` with what suits the data, where it has its defaults."""
+        return metric
 
     @abstractmethod
     def evaluate(self, metric: Metric, explanations: Mapping[int, Any]) -> dict[int, list[float]]:
@@ -92,9 +97,10 @@ class Task(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TensorTask(Task):
-    """The task for samples that are tensors."""
+    """The task for samples that are tensors; ``removal`` is what suits metrics, see `pnpx.removal`."""
 
     explainer: Explainer
+    removal: Mapping[str, Any] = field(default_factory=dict)
 
     record = Explanation
 
@@ -115,6 +121,9 @@ class TensorTask(Task):
             feature_names=data.feature_names,
         )
         return list(described)
+
+    def suited(self, metric: Metric) -> Metric:
+        return suited(metric, self.removal, at_inputs=self.layer is None)
 
     def evaluate(self, metric: Metric, explanations: Mapping[int, Explanation]) -> dict[int, list[float]]:
         data: Any = self.subject.data

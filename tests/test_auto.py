@@ -1,5 +1,7 @@
 """A model explained with what suits it, in one call."""
 
+from collections import namedtuple
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow.parquet as pq
@@ -10,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pnpx
 from pnpx import zoo
-from pnpx.metrics import AbPC, Complexity
+from pnpx.metrics import AbPC, Complexity, MuFidelity
+from pnpx.structure import tensors
 from pnpx.testing import available, case
 from pnpx.testing.conduct import fingerprint, require_untouched
 
@@ -198,3 +201,188 @@ def test_texts(tmp_path):
         pnpx.auto_explain(model, texts, tokenizer=tokenizer, class_names=["a"], **QUICK)
     with pytest.raises(ValueError, match="there must be a text to explain, but there is none"):
         pnpx.auto_explain(model, [], tokenizer=tokenizer, **QUICK)
+
+
+# As data come
+
+
+def small(n_out=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, n_out))
+
+
+X = torch.randn(10, 6, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(10) % 3
+ONE = {**QUICK, "explainers": ["Gradient"]}
+
+
+class Loader:
+    """A loader of one's own."""
+
+    def __iter__(self):
+        return iter([X[:4], X[4:8]])
+
+
+Pair = namedtuple("Pair", ["image", "truth"])
+
+
+@pytest.mark.parametrize(("data", "labels", "size"), [
+    ((X, Y), ["0", "1", "2", "0", "1", "2", "0", "1", "2", "0"], 10),
+    ([X, Y], ["0", "1", "2", "0", "1", "2", "0", "1", "2", "0"], 10),
+    (Pair(X, Y), ["0", "1", "2", "0", "1", "2", "0", "1", "2", "0"], 10),
+    ((X[:2], ["cat", "dog"]), ["cat", "dog"], 2),
+    ((X[:2], ("cat", "dog")), ["cat", "dog"], 2),
+    ((X[:2], torch.tensor([0.25, 3.0])), ["0.25", "3"], 2),
+    ((X[:2], torch.zeros(2, 4, 4)), [None, None], 2),
+    ((X[:2], None), None, 2),
+    (X.numpy()[:2], None, 2),
+    (Loader(), None, 8),
+    (iter([X[:4], X[4:6]]), None, 6),
+    ({"input": X[:3], "labels": Y[:3]}, None, 3),
+], ids=range(12))
+def test_batches_and_labels_as_they_come(data, labels, size):
+    found = pnpx.auto_explain(small(), data, **ONE)
+    assert found.labels == labels and len(found.explanations["Gradient"]) == size
+    taken = torch.cat([tensors(one.attributions)[0] for one in found.explanations["Gradient"]])
+    torch.testing.assert_close(taken, pnpx.Gradient(small()).attribute(X[:size]))
+
+
+def test_labels_by_a_callable():
+    found = pnpx.auto_explain(small(), (X[:2], Y[:2]), label_extractor=lambda batch: batch[1] + 1,
+                              class_names=["a", "b", "c"], **ONE)
+    assert found.labels == ["b", "c"]
+
+
+@pytest.mark.parametrize(("data", "given", "error", "message"), [
+    ([X[:4], X[4:8]], {}, TypeError, "its last part is like the first; give batches by a DataLoader or an iterator"),
+    ([(X, Y), (X, Y)], {}, TypeError, "its last part is like the first; give batches by a DataLoader or an iterator"),
+    (X, {"label_extractor": lambda batch: Y[:3]}, ValueError, "label_extractor must take a label for each of the 10"),
+    (X, {"background": "x"}, ValueError, r"a batch as that explained, of samples of shape \(6,\), but is a str"),
+    (X, {"background": torch.zeros(4, 5)}, ValueError, r"of samples of shape \(6,\), but is of shape \(4, 5\)"),
+    (X, {"explainers": [3]}, TypeError, "explainers must be names, or each an explainer, .* but one is a int"),
+    (X, {"explainers": [pnpx.Gradient(small())]}, ValueError, "must be made for the model that is explained, but Grad"),
+    (X, {"tokenizer": "bert"}, TypeError, "tokenizer must be a tokenizer of transformers, .* but is 'bert'"),
+], ids=range(8))
+def test_what_is_given_wrong(data, given, error, message):
+    with pytest.raises(error, match=message):
+        pnpx.auto_explain(small(), data, **{**QUICK, **given})
+
+
+def test_a_wrong_target_is_said_once():
+    with pytest.raises(RuntimeError) as caught:
+        pnpx.auto_explain(small(), X, 3, **QUICK)
+    assert str(caught.value).count("must be") == 1 and "no explainer can explain this" in str(caught.value)
+
+
+def test_targets_are_those_of_all_batches():
+    loader = DataLoader(TensorDataset(X, Y), batch_size=4)
+    found = pnpx.auto_explain(small(), loader, Y, samples=6, **ONE)
+    assert [int(one.targets) for one in found.explanations["Gradient"]] == Y[:6].tolist()
+    message = "targets must hold one for each of the 6 samples, of all batches together, but hold 4"
+    with pytest.raises(ValueError, match=message):
+        pnpx.auto_explain(small(), loader, Y[:4], samples=6, **ONE)
+
+
+@pytest.mark.parametrize(("n_out", "options"), [(1, {}), (1, {"score": "regression"})])
+def test_where_no_class_is_predicted_nothing_is_right_or_wrong(n_out, options, tmp_path):
+    labels = torch.rand(4)
+    found = pnpx.auto_explain(small(n_out), (X[:4], labels), **{**ONE, **options})
+    page = found.to_html(tmp_path / "page.html").read_text()
+    assert "mistake" not in page.partition("</style>")[2].partition("<main")[2] and "✓ right" not in page
+    assert f"{float(small(n_out)(X[:1])):.4g}" in page
+
+
+def test_classes_and_auto_by_name():
+    found = pnpx.auto_explain(small(), X[:2], explainers=pnpx.Gradient, metrics=Complexity, progress=False)
+    assert list(found.explainers) == ["Gradient"] and list(found.ranking.metrics) == ["Complexity"]
+    found = pnpx.auto_explain(small(), X[:2], explainers="auto", metrics="auto", progress=False)
+    assert len(found.explainers) > 4 and list(found.ranking.metrics) == ["AbPC", "MuFidelity", "Complexity"]
+
+
+def test_one_that_is_refused_does_not_end_the_run():
+    class Rounds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = small()
+
+        def forward(self, x):
+            return self.head(x.detach())
+
+    found = pnpx.auto_explain(Rounds(), X[:2], explainers=["Gradient", "Occlusion"], **QUICK)
+    assert list(found.explainers) == ["Occlusion"] and "Gradient" in found.failures
+
+
+def test_parameters_are_those_of_each(tmp_path):
+    model = small()
+    mine = [pnpx.SmoothGrad(model, n_iter=3), pnpx.SmoothGrad(model, n_iter=7, noise_level=0.2), "SmoothGrad"]
+    found = pnpx.auto_explain(model, X[:2], explainers=mine, **QUICK)
+    found.save(tmp_path)
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert {row["explainer"]: row["parameters"] for row in rows} == {
+        "SmoothGrad": '{"n_iter": 3}', "SmoothGrad-2": '{"n_iter": 7, "noise_level": 0.2}',
+        "SmoothGrad-3": '{"seed": 0}'}
+    assert {row["higher_is_better"] for row in rows} == {False}
+
+
+def test_the_seed_is_that_of_metrics_too():
+    model = small()
+    found = pnpx.auto_explain(model, X[:3], explainers=["Gradient"], metrics=["MuFidelity"], seed=4, progress=False)
+    expected = [MuFidelity(seed=seed).evaluate(pnpx.Gradient(model), X[:3]) for seed in (4, 0)]
+    torch.testing.assert_close(found.scores["Gradient"]["MuFidelity"], expected[0])
+    assert not torch.allclose(*expected)
+
+
+def test_the_time_of_a_batch_is_shared_among_its_samples(monkeypatch):
+    explain = pnpx.Gradient.explain
+    monkeypatch.setattr(pnpx.Gradient, "explain", lambda self, *given: replace(explain(self, *given), seconds=6.0))
+    found = pnpx.auto_explain(small(), X[:3], explainers=["Gradient"], **QUICK)
+    assert [one.seconds for one in found.explanations["Gradient"]] == [2, 2, 2]
+
+
+def test_places_are_ranked_apart():
+    made = case("bert_sdpa")
+    found = pnpx.auto_explain(made.model, made.batch, metrics=["AbPC", "Complexity"], progress=False, **made.parameters)
+    places = {layer: [row.explainer for row in ranking.rows] for layer, _, ranking in found.rankings}
+    assert len(places) == 2 and None in places
+    assert all("Gradient" not in names for layer, names in places.items() if layer is None)
+    assert found.best in found.explainers.values() and "at the inputs\n" in str(found)
+
+
+def test_metrics_take_away_what_explainers_do():
+    """Of a series whose windows were found, windows are taken away; exact values are then exact."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(130 * 2, 2))
+    series = torch.randn(2, 130, 2)
+    found = pnpx.auto_explain(model, series, explainers=["KernelShap"], metrics=["MuFidelity"], modality="series",
+                              progress=False)
+    assert (found.scores["KernelShap"]["MuFidelity"] > 0.99).all(), found.scores
+
+
+def test_an_explainer_named_like_a_path_stays_in_the_folder(tmp_path):
+    """Names of classes may be anything; files stay where they belong."""
+    evil = type("../../evil", (pnpx.Gradient,), {"__module__": __name__})
+    model = small()
+    found = pnpx.auto_explain(model, X[:1], explainers=[evil(model)], **QUICK)
+    found.save(tmp_path / "a" / "b" / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and len(list(tmp_path.glob("a/*"))) == 1
+    evil.__name__ = "_gone"
+
+
+def test_texts_as_they_come():
+    model, tokenizer = zoo.load("sentiment"), zoo.tokenizer("sentiment")
+    texts = ["A film of rare beauty.", "Dreadful.", "What a wonderful evening!"]
+    given = {**ONE, "tokenizer": tokenizer}
+    labelled = DataLoader(list(zip(texts, [1, 0, 1], strict=True)), batch_size=2)
+    for data in (texts, DataLoader(texts, batch_size=2), iter(texts), labelled):
+        found = pnpx.auto_explain(model, data, **given)
+        assert [one.texts[0] for one in found.explanations["Gradient"]] == texts
+    found = pnpx.auto_explain(model, texts, torch.tensor([1, 0, 1]), samples=2, **given)
+    assert [one.target_names for one in found.explanations["Gradient"]] == [("POSITIVE",), ("NEGATIVE",)]
+    with pytest.raises(TypeError, match=r"texts must be text, .* but are a dict; give those of it, as data\['text'\]"):
+        pnpx.auto_explain(model, {"text": texts}, **given)
+    with pytest.raises(ValueError, match="one for each of the 3 texts, or be one for all, but hold 2"):
+        pnpx.auto_explain(model, texts, [1, 0], **given)
+    with pytest.raises(TypeError, match="TextExplainer, as texts are explained, but one is a Gradient"):
+        pnpx.auto_explain(model, texts, **{**given, "explainers": [pnpx.Gradient(model)]})
+    with pytest.raises(TypeError, match="Sensitivity does not judge explanations of texts; leave it out"):
+        pnpx.auto_explain(model, texts, **{**given, "metrics": ["Sensitivity"]})

@@ -1,11 +1,14 @@
 """Runs judge what they explained, once, and rank the explainers."""
 
+from dataclasses import make_dataclass
+
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 import pnpx
 from pnpx import zoo
+from pnpx.fingerprint import of_metric
 from pnpx.metrics import AbPC, Complexity, Metric
 from pnpx.pipeline import run
 from pnpx.plan import plan
@@ -267,3 +270,57 @@ def test_auto_takes_no_parameters(space):
     override = "explainers=[{name: auto, n_iter: 3}]"
     with pytest.raises(ConfigError, match="'auto' takes no parameters; name the explainer that 'n_iter' is of"):
         plan(space.config, [override])
+
+
+def test_a_bad_sample_takes_no_others_along(space, monkeypatch):
+    evaluate = AbPC.evaluate
+
+    def picky(self, explainer, inputs, *more):
+        if (inputs == zoo.data("breast_cancer").inputs[3]).all(1).any():
+            raise RuntimeError("not this one")
+        return evaluate(self, explainer, inputs, *more)
+
+    monkeypatch.setattr(AbPC, "evaluate", picky)
+    outcome = space.run()
+    assert {failure.message for failure in outcome.failures} == {"judged by AbPC: RuntimeError: not this one"}
+    assert {row["sample"] for row in rows(space) if row["metric"] == "AbPC"} == {1}
+    assert {row["sample"] for row in rows(space) if row["metric"] == "Complexity"} == {1, 3}
+
+
+def test_forced_a_metric_that_fails_says_nothing_old(space, monkeypatch):
+    space.run()
+    monkeypatch.setattr(AbPC, "evaluate", lambda *_: (_ for _ in ()).throw(RuntimeError("no luck today")))
+    assert space.run(force=True).failures
+    assert {row["metric"] for row in rows(space)} == {"Complexity"}
+    monkeypatch.undo()
+    monkeypatch.setattr(AbPC, "evaluate", lambda self, explainer, inputs, *_: torch.full((len(inputs),), 7.0))
+    space.run()
+    assert {row["value"] for row in rows(space) if row["metric"] == "AbPC"} == {7.0}
+
+
+def test_all_parameters_of_a_metric_are_in_its_fingerprint():
+    kind = make_dataclass("Sized", [("batch_size", int, 1)], bases=(AbPC,), frozen=True, kw_only=True)
+    assert of_metric(kind(batch_size=1)) != of_metric(kind(batch_size=2))
+    kind.__name__ = "_Sized"  # so that no other test finds it
+
+
+def test_windows_of_series_are_taken_away_as_they_are_explained(space):
+    (space.config.parent / "series.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(260, 2))\n"
+        "class Data:\n"
+        "    kind = 'series'\n"
+        "    targets = None\n"
+        "    inputs = torch.arange(520.0).reshape(2, 130, 2).sin()\n"
+        "def data(split):\n"
+        "    return Data\n")
+    space.config.write_text(
+        "model: {factory: 'series:net'}\ndata: {factory: 'series:data'}\nexplainers: [{name: KernelShap, groups: 3}]\n"
+        f"metrics: [MuFidelity]\noutput: {space.folder}\n")
+    work = plan(space.config, allow_code=True)
+    (task,) = work.tasks
+    assert task.suited(work.metrics["MuFidelity"]).groups == 3 and work.metrics["MuFidelity"].groups is None
+    assert run(work, quiet=True).failures == []
+    assert all(row["value"] > 0.99 for row in rows(space))

@@ -16,6 +16,7 @@ from pnpx.metrics import Metric, all_metrics
 from pnpx.parameters import require_count
 from pnpx.ranking import Ranking, Value, rank, unranked
 from pnpx.recommender import Recommendation
+from pnpx.removal import removal_of, suited
 from pnpx.schema import AUTO
 from pnpx.store import Names, Record
 from pnpx.subjects import one_line
@@ -102,8 +103,9 @@ def auto_explain(
         if tokenizer is not None and not metric.judges_texts:
             raise TypeError(f"{name} does not judge explanations of texts; leave it out")
     recommendations = job.recommend([one for one in given or () if isinstance(one, str)])
-    chosen = _chosen(given, recommendations)
-    return _explained(job, chosen, judges, by, recommendations, progress)
+    failures: dict[str, str] = {}
+    chosen = _chosen(given, recommendations, failures)
+    return _explained(job, chosen, judges, by, recommendations, failures, progress)
 
 
 def _listed(given: Any, kinds: tuple[type, ...]) -> list[Any] | None:
@@ -144,8 +146,14 @@ def _judges(metrics: Sequence[Any] | None, seed: int) -> dict[str, Metric]:
     return found
 
 
-def _chosen(given: Sequence[Any] | None, recommendations: Sequence[Recommendation]) -> dict[str, Any]:
-    """The explainers by the names that they go by, which are names of files as well."""
+def _chosen(
+    given: Sequence[Any] | None, recommendations: Sequence[Recommendation], failures: dict[str, str]
+) -> dict[str, Any]:
+    """The explainers by the names that they go by, which are names of files as well; those that cannot be, noted.
+
+    Raises:
+        RuntimeError: there are none.
+    """
     names = Names()
     if given is None:
         picked = [one for one in recommendations if one.picked]
@@ -153,11 +161,14 @@ def _chosen(given: Sequence[Any] | None, recommendations: Sequence[Recommendatio
             raise RuntimeError(f"no explainer can explain this: {_reasons(recommendations)}")
         return {names.new(one.name): one.explainer for one in picked}
     by_name = {one.name: one for one in recommendations}
-    wanted = [by_name[one] for one in given if isinstance(one, str)]
-    if refused := [one for one in wanted if not one.picked]:
-        raise ValueError(f"{', '.join(one.name for one in refused)} cannot explain this: {_reasons(refused)}")
+    refused = [by_name[one] for one in given if isinstance(one, str) and not by_name[one].picked]
+    if len(refused) == len(given):
+        raise RuntimeError(f"{', '.join(one.name for one in refused)} cannot explain this: {_reasons(refused)}")
+    failures.update({one.name: one.reason for one in refused})
     found = {}
     for one in given:
+        if isinstance(one, str) and not by_name[one].picked:
+            continue
         ready = by_name[one].explainer if isinstance(one, str) else one
         kind = ready.method if isinstance(ready, TextExplainer) else type(ready)
         found[names.new(kind.__name__)] = ready
@@ -180,13 +191,14 @@ def _explained(
     metrics: Mapping[str, Metric],
     by: str | None,
     recommendations: Sequence[Recommendation],
+    failures: dict[str, str],
     progress: bool,
 ) -> AutoReport:
     from tqdm.auto import tqdm
 
     explanations: dict[str, list[Record]] = {}
     scores: Scores = {}
-    failures: dict[str, str] = {}
+    removal = removal_of(recommendations)
     with tqdm(total=len(chosen) * (1 + len(metrics)), disable=not progress, leave=False) as bar:
         for name, explainer in chosen.items():
             bar.set_description(name)
@@ -197,11 +209,12 @@ def _explained(
                 bar.update(1 + len(metrics))
                 continue
             explanations[name], scores[name] = job.records(found), {}
+            at_inputs = job.place(explainer)[0] is None
             bar.update(1)
             for metric_name, metric in metrics.items():
                 bar.set_description(f"{name}, {metric_name}")
                 try:
-                    scores[name][metric_name] = job.evaluate(metric, explainer, found)
+                    scores[name][metric_name] = job.evaluate(suited(metric, removal, at_inputs), explainer, found)
                 except Exception as error:
                     failures[f"{name}, judged by {metric_name}"] = one_line(error)
                 bar.update(1)

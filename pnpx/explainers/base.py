@@ -1,6 +1,5 @@
 """What an explainer is: immutable parameters, and one way to attribute with them at any place of a model."""
 
-import inspect
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from pnpx.explainers.record import record
 from pnpx.explainers.room import DEFAULT_ROWS
 from pnpx.extractors import Call, Extractor, extract
 from pnpx.parameters import as_plain, plain_numbers, require_axis, require_count
+from pnpx.registry import concrete
 from pnpx.scores import Aim, InferenceMode, Objective, ScoreFunction, Targets, Task
 from pnpx.structure import Structure
 
@@ -269,27 +269,12 @@ class Explainer(ABC, metaclass=Named):
 
 
 def all_explainers() -> dict[str, type[Explainer]]:
-    """The explainers by name: every concrete subclass of `Explainer`, your own included, whose name has no underscore
-    in front.
-
-    Of several of one name, that of the package is found; of those with one base, such as a notebook's cell makes that
-    runs twice, the last.
+    """The explainers by name: every concrete subclass of `Explainer`, your own included, see `pnpx.registry.concrete`.
 
     >>> "SmoothGrad" in all_explainers()
     True
     """
-    found: dict[str, type[Explainer]] = {}
-    waiting: list[type[Explainer]] = [Explainer]  # type: ignore[type-abstract]
-    while waiting:
-        kind = waiting.pop(0)
-        waiting += kind.__subclasses__()  # in the order in which they were defined
-        ours = kind.__name__ in found and found[kind.__name__].__module__.startswith(_PACKAGE)
-        if not inspect.isabstract(kind) and not ours and not kind.__name__.startswith("_"):
-            found[kind.__name__] = kind
-    return dict(sorted(found.items()))
-
-
-_PACKAGE = __name__.partition(".")[0] + "."
+    return concrete(Explainer)  # type: ignore[type-abstract]
 
 
 def _are_batches(inputs: Any) -> bool:

@@ -84,6 +84,17 @@ class Partition(Cover):
             rows.append(row[:, : self._count])
         return torch.stack(rows, dim=1)
 
+    def sizes(self) -> list[Tensor]:
+        """Of how many elements each element's group consists, in all tensors: (batch, ...), in the shape of its tensor.
+
+        1 for elements of no group.
+        """
+        counts = torch.zeros(len(self._present), self._count + 1, dtype=torch.float64)
+        for places in self._places:
+            counts.scatter_add_(1, places, torch.ones(1, 1, dtype=torch.float64).expand(places.shape))
+        counts[:, self._count] = 1
+        return [one[0] for one in self._taken(counts[None])]
+
     def _taken(self, numbered: Tensor) -> list[Tensor]:
         """Each element's share of what (..., batch, numbers) is there, as (..., *the shape of its tensor)."""
         found = []

@@ -1,6 +1,5 @@
 """What a metric is: immutable parameters, and one way to judge the attributions of any explainer."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from pnpx.explainers.named import Named
 from pnpx.metrics.judge import judged
 from pnpx.metrics.trial import Trial
 from pnpx.parameters import as_plain, plain_numbers
+from pnpx.registry import concrete
 from pnpx.scores import Targets
 from pnpx.structure import Structure
 
@@ -122,24 +122,9 @@ class Metric(ABC, metaclass=Named):
 
 
 def all_metrics() -> dict[str, type[Metric]]:
-    """The metrics by name: every concrete subclass of `Metric`, your own included, whose name has no underscore in
-    front.
-
-    Of several of one name, that of the package is found; of those with one base, such as a notebook's cell makes that
-    runs twice, the last.
+    """The metrics by name: every concrete subclass of `Metric`, your own included, see `pnpx.registry.concrete`.
 
     >>> "MoRF" in all_metrics()
     True
     """
-    found: dict[str, type[Metric]] = {}
-    waiting: list[type[Metric]] = [Metric]  # type: ignore[type-abstract]
-    while waiting:
-        kind = waiting.pop(0)
-        waiting += kind.__subclasses__()  # in the order in which they were defined
-        ours = kind.__name__ in found and found[kind.__name__].__module__.startswith(_PACKAGE)
-        if not inspect.isabstract(kind) and not ours and not kind.__name__.startswith("_"):
-            found[kind.__name__] = kind
-    return dict(sorted(found.items()))
-
-
-_PACKAGE = __name__.partition(".")[0] + "."
+    return concrete(Metric)  # type: ignore[type-abstract]

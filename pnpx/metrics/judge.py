@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pnpx.attributors import Bound
 from pnpx.explainers.base import Explainer
-from pnpx.explainers.covers import Cover
+from pnpx.explainers.covers import Cover, Partition
 from pnpx.explainers.cutting import in_pieces
 from pnpx.explainers.occlusion import FeatureAblation
-from pnpx.explainers.perturbation import Game, PlaceGame
+from pnpx.explainers.perturbation import Game, PerturbationExplainer, PlaceGame
 from pnpx.explainers.pieces import Piece
 from pnpx.extractors import Call
-from pnpx.metrics.maps import maps_of
+from pnpx.metrics.maps import channels_of, maps_of
 from pnpx.metrics.probabilities import Probabilities
 from pnpx.metrics.trial import Trial
 from pnpx.scores import Aim, Objective, Targets
@@ -36,6 +36,7 @@ class _Judge(FeatureAblation):
     It explains nothing, and is no explainer to choose, which its name says.
 
     Args:
+        judged: the explainer whose attributions they are.
         maps: the attributions to be judged, or to be compared, each as a list of tensors.
         pooled: how their channels were pooled; None: they were not.
         measure: what is done with them.
@@ -44,6 +45,7 @@ class _Judge(FeatureAblation):
     """
 
     _: KW_ONLY
+    judged: Explainer | None = field(default=None, repr=False)
     maps: Sequence[Sequence[Tensor]] = field(default=(), repr=False)
     pooled: str | None = None
     measure: Measure = lambda trial: {}
@@ -71,6 +73,9 @@ class _Judge(FeatureAblation):
             cover = self.cover(bound, reference)
             return PlaceGame(bound, aim, cover, self._absent(bound, reference), self.rows), cover
 
+        def parts() -> Sequence[Tensor] | None:
+            return self._parts(bound, reference)
+
         which = cast(Any, reference)  # made by reference_call, which counts the samples of the batch
         channels = None if self.pooled is None else self._channels
         maps = []
@@ -82,7 +87,7 @@ class _Judge(FeatureAblation):
                 )
             rows, total = which.rows.cpu(), which.total
             maps.append(maps_of(given, bound.values, rows, total, aim.n_targets, self.pooled, channels))
-        measured = self.measure(Trial(bound.values, maps, make, self.progress, self.name))
+        measured = self.measure(Trial(bound.values, maps, make, self.progress, self.name, parts))
         if not isinstance(measured, Mapping):
             raise TypeError(
                 "measure must return a mapping, with the 'value' of each sample, (targets, batch), but returned a "
@@ -90,6 +95,23 @@ class _Judge(FeatureAblation):
             )
         single = aim.n_targets is None
         return {name: one[0] if single else one.movedim(0, 1) for name, one in measured.items()}
+
+    def _parts(self, bound: Bound, reference: Call | None) -> Sequence[Tensor] | None:
+        """What part of its attribution each element counts for, where the explainer gives each what its group is worth.
+
+        Of channels that were pooled the mean, like the largest and the least, is what the group is worth, of which
+        `maps_of` has made equal parts.
+        """
+        if not isinstance(self.judged, PerturbationExplainer):
+            return None
+        cover = self.judged.cover(bound, reference)
+        if not isinstance(cover, Partition):
+            return None
+        whole = self.pooled is not None and self.pooled != "sum"
+        return [
+            (channels_of(value, self._channels) if whole else 1) / sizes
+            for value, sizes in zip(bound.values, cover.sizes(), strict=True)
+        ]
 
 
 def judged(
@@ -140,7 +162,7 @@ def judging(
     shared = {one.name: getattr(explainer, one.name) for one in fields(Explainer)}
     model, pooled = shared.pop("model"), shared.pop("reducer")
     maps = [tensors(one) for one in attributions]
-    judge = _Judge(model, **{**shared, "maps": maps, "pooled": pooled, "measure": measure, **own})
+    judge = _Judge(model, **{**shared, "judged": explainer, "maps": maps, "pooled": pooled, "measure": measure, **own})
     with torch.inference_mode(False), torch.no_grad():
         targets = judge.objective.read_targets(targets)
         return in_pieces(judge, inputs, judge._call(inputs), targets, diagnose=True)

@@ -73,3 +73,11 @@ def _channel(channel_axis: int | None, ndim: int, axis: int) -> int:
     if channel_axis is None or (ndim == 2 and channel_axis % ndim == axis):
         return 1 if ndim > 3 else ndim - 1
     return channel_axis % ndim
+
+
+def channels_of(value: Value, channel_axis: int | None) -> int:
+    """How many channels of a value were pooled into one, as `maps_of` finds them."""
+    shape = list(value.tensor.shape)
+    if value.axis is None:  # a single sample's got an axis in front
+        shape = [1, *shape]
+    return shape[_channel(channel_axis, len(shape), value.axis or 0)]

@@ -25,7 +25,8 @@ _SCALES = ("range", "absolute")
 @dataclass(frozen=True)
 class Sensitivity(Metric):
     """The largest relative change of an explanation under small noise at the inputs (Yeh et al., 2019,
-    arXiv:1901.09392, max-sensitivity): max ||A(x + d) - A(x)|| / ||A(x)||.
+    arXiv:1901.09392, max-sensitivity): max ||A(x + d) - A(x)|| / ||A(x)||. Yeh et al. define it without the division,
+    max ||A(x + d) - A(x)||; divided is what captum and Quantus give, so that explainers of other units compare.
 
     The noise is uniform in a box around the inputs that are explained, or that what is explained is computed from; what
     only goes along stays. Each noisy copy is explained for the target of the sample itself, by the same explainer,
@@ -37,7 +38,8 @@ class Sensitivity(Metric):
         radius: how far the noise goes, either way. At 0 the value is 0.
         n_iter: how many noisy copies. The draws are shared by the batch.
         scale: what the radius is a fraction of: the "range", max - min, of each sample's values of an input; or
-            "absolute": it is in the units of the inputs.
+            "absolute": it is in the units of the inputs. A sample that is the same number everywhere has no range: with
+            "range" it gets no noise, and the value 0.
         seed: of the noise.
 
     >>> from pnpx import Gradient

@@ -22,6 +22,8 @@ class Trial:
         make: makes the game, and the cover of its groups: this takes a pass of the model.
         progress: whether to show a progress bar.
         name: what it says.
+        parts: for each of the values what part of its attribution an element counts for in its group, in the value's
+            shape; None: all of it.
     """
 
     values: Sequence[Value]
@@ -29,6 +31,7 @@ class Trial:
     make: Callable[[], tuple[Game, Cover]]
     progress: bool = False
     name: str = ""
+    parts: Callable[[], Sequence[Tensor] | None] = lambda: None
 
     def elements(self) -> tuple[list[Tensor], Tensor]:
         """Of each of the maps all numbers of a sample, (targets, batch, elements), and which are no padding, (batch,
@@ -45,18 +48,21 @@ class Trial:
     def groups(self) -> tuple[Game, Tensor]:
         """The game, and the sum of the attributions of each group's elements, (targets, batch, groups).
 
-        It is zero behind a sample's own number of groups.
+        Each element has the part of its attribution that `parts` says. It is zero behind a sample's own number of
+        groups.
         """
         game, cover = self.make()
+        shares = self.parts() or [torch.ones(())] * len(self.values)
         widest = max(game.counts, default=0)
         # What each element gets, where each group is worth its number, counted from 1, says which group it belongs to.
         numbers = torch.arange(1.0, widest + 1, dtype=torch.float64).expand(1, len(game.counts), -1)
         (places,) = cover.spread(numbers)
         sums = torch.zeros(len(self.maps[0][0]), len(game.counts), widest + 1, dtype=torch.float64)
-        for value, place, part in zip(self.values, places, self.maps[0], strict=True):
-            index = place[None] if value.axis is None else place.movedim(value.axis, 0)
+        for value, place, part, share in zip(self.values, places, self.maps[0], shares, strict=True):
+            index = _front(place, value.axis)
             flat = index.cpu().long().reshape(1, len(index), -1).expand(len(sums), len(game.counts), -1)
-            sums.scatter_add_(2, flat, part.flatten(2).expand(-1, len(game.counts), -1))
+            own = part * (_front(share, value.axis) if share.ndim else share).cpu()
+            sums.scatter_add_(2, flat, own.flatten(2).expand(-1, len(game.counts), -1))
         return game, sums[:, :, 1:]
 
     def play(self, game: Game, rows: int, kept: Callable[[int, int], Tensor]) -> Tensor:
@@ -85,3 +91,8 @@ class Trial:
                 bar.update(stop - start)
                 start = stop
         return torch.cat(scores, dim=1)
+
+
+def _front(tensor: Tensor, axis: int | None) -> Tensor:
+    """``tensor``, of the shape of a value, with the axis of the batch first; a new one where there is none."""
+    return tensor[None] if axis is None else tensor.movedim(axis, 0)

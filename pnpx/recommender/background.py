@@ -70,7 +70,7 @@ def background_of(trial: Trial, given: Any, values: Sequence[Tensor], tokens: bo
     what = f"a {type(given).__name__}"
     if isinstance(given, (Tensor, np.ndarray)):
         what = f"of shape {tuple(given.shape)}"
-    raise ValueError(f"the background must be a batch as the one explained, of samples of shape {shapes}, but is {what}")
+    raise ValueError(f"the background must be a batch as that explained, of samples of shape {shapes}, but is {what}")
 
 
 def _forms(trial: Trial, given: Any) -> list[Any]:

@@ -154,7 +154,9 @@ class Trial:
             raise Refused("the model gives nan here, which nothing explains")
         if not isinstance(explainer, PerturbationExplainer) or not output.numel():
             return found
-        rounding = 8 * torch.finfo(output.dtype).eps * float(output.abs().max())
+        # In half precision scores that differ at all differ by much more than what is computed from them is rounded by.
+        eps = min(torch.finfo(output.dtype).eps, torch.finfo(torch.float32).eps)
+        rounding = 8 * eps * float(_scores(explainer, output, targets).abs().max())
         return [torch.where(one.abs() <= rounding, 0.0, one) for one in found]
 
 
@@ -165,6 +167,15 @@ def _cheaper(explainer: Explainer) -> Explainer:
     own = {one.name: getattr(explainer, one.name) for one in fields(explainer) if one.name in ("n_iter", "n_steps")}
     fewer: dict[str, Any] = {name: _DRAWS for name, value in own.items() if value > _DRAWS}
     return replace(explainer, progress=False, **fewer)
+
+
+def _scores(explainer: Explainer, output: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """The scores of the samples themselves; the whole output where a function makes scores of it."""
+    if callable(explainer.score) or callable(targets):
+        return output
+    objective = replace(explainer.objective, output_extractor=None)
+    aim = objective.aim(objective.read_targets(targets), None, len(output), lambda: output)
+    return torch.stack([one.detach() for one in aim.scores(output, 1)])
 
 
 def _vanish(small: list[torch.Tensor], large: list[torch.Tensor]) -> bool:
