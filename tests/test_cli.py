@@ -204,6 +204,15 @@ def test_what_cannot_be_read_is_no_fault_of_the_results(pnpx_command, monkeypatc
     assert result.stderr == "cannot read what the run needs: Permission denied: weights.safetensors\n"
 
 
+def test_an_engine_that_is_not_reached(pnpx_command, monkeypatch):
+    def refuse(*_):
+        raise ConnectionError("the Ray cluster at 'nope' cannot be reached: no way")
+
+    monkeypatch.setattr("pnpx.engines.Local.explain", refuse)
+    result = pnpx_command("explain", "run.yaml", "engine=local", "--quiet")
+    assert (result.exit_code, result.stderr) == (1, "the Ray cluster at 'nope' cannot be reached: no way\n")
+
+
 def test_an_interrupted_run(pnpx_command, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -103,6 +103,20 @@ def test_a_cluster_is_reached_by_its_address(monkeypatch):
     assert fake.calls[0] == ("init", {"address": "10.0.0.1:6379", "log_to_driver": False, "logging_level": "ERROR"})
 
 
+@pytest.mark.parametrize(("address", "told"), [
+    ("nope", "the Ray cluster at 'nope' cannot be reached: ValueError: Invalid address format"),
+    (None, "a Ray of its own cannot be reached: ValueError: Invalid address format"),
+])
+def test_a_cluster_that_cannot_be_reached_is_said_in_a_line(monkeypatch, address, told):
+    def refuse(**_):
+        raise ValueError("Invalid address format\nand more of it")
+
+    fake = use(monkeypatch, FakeRay(done))
+    fake.init = refuse
+    with raises(ConnectionError, told):
+        Ray(address).explain(JOBS, lambda count: None)
+
+
 def test_a_cluster_that_is_connected_already_stays_so(monkeypatch):
     fake = use(monkeypatch, FakeRay(done, connected=True))
     Ray("10.0.0.1:6379").explain(JOBS, lambda count: None)
