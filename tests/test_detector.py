@@ -129,6 +129,16 @@ def test_nothing_is_run_or_changed():
     assert model.training and not model[0]._forward_hooks
 
 
+def test_what_is_called_as_gpt2s_linear_layer_and_is_a_convolution():
+    class Conv1D(nn.Module):
+        def __init__(self, *shape):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(*shape))
+
+    assert list(kinds_of(Conv1D(4, 8))) == ["linear"]
+    assert list(kinds_of(Conv1D(8, 4, 3))) == []
+
+
 # Attention that is not PyTorch's
 
 

@@ -106,3 +106,18 @@ def test_patches_of_a_grey_image_are_square():
     groups = modality_of([value], NONE, "image").groups
     assert groups.shape == (16, 16) and len(set(groups[:2, :2].flatten().tolist())) == 1
     assert groups[0, 0] != groups[0, 2] and groups[0, 0] != groups[2, 0]
+
+
+def test_series_of_which_one_alone_has_channels_first():
+    assert modality_of([floats(3, 20), floats(20, 4)], CONV).channel_axis is None
+    assert modality_of([floats(20, 4), floats(3, 20)], CONV).channel_axis is None
+
+
+def test_the_first_convolution_tells_where_channels_are():
+    """A later one may take as many channels as there are steps."""
+    turned = detect(nn.Sequential(nn.Conv1d(4, 64, 3), nn.Conv1d(64, 64, 3)))
+    assert modality_of([floats(64, 4)], turned).channel_axis is None  # the model turns them round itself
+    assert modality_of([floats(4, 64)], turned).channel_axis == 1
+    branches = detect(nn.ModuleList([nn.Conv1d(3, 8, 3), nn.Conv1d(5, 8, 3)]))
+    assert modality_of([floats(3, 20), floats(5, 20)], branches).channel_axis == 1
+    assert modality_of([floats(5, 20), floats(3, 20)], branches).channel_axis == 1

@@ -430,3 +430,14 @@ def test_a_metric_of_the_package_serves():
     found = optimize(explainer, AbPC(), loader, n_trials=4, search={"n_iter": [2, 5]})
     assert len(found.trials) == 4 and not any(trial.error for trial in found.trials)
     assert found.value >= found.baseline
+
+
+def test_a_small_space_is_searched_in_the_same_order_again():
+    """Where the guided search repeats itself, what draws blindly has the seed as well."""
+    def order(seed):
+        search = {"n_iter": list(range(1, 13)), "noise_level": None}
+        return parameters(optimize(SMOOTH, Score(parabola), INPUTS, n_trials=13, seed=seed, search=search))
+
+    first = order(3)
+    assert len(first) == 13
+    assert order(3) == first

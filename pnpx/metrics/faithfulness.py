@@ -28,7 +28,8 @@ class Faithfulness(Metric):
     """Takes groups of features away at the place that is explained, and compares the score with the attributions.
 
     What a group counts for is the sum of the attributions of all its elements, in all tensors, with their signs. Where
-    an explainer pooled channels, each of them has an equal part of what was found.
+    an explainer pooled channels, each of them has an equal part of what was found; where it gives each element of a
+    group of its own what the whole group is worth, so has each element.
 
     Explainers are compared by the same groups and the same baseline, whatever one of them has of its own. The groups of
     a text are its units, whatever the layer that was explained.

@@ -7,6 +7,7 @@ from torch import nn
 
 import pnpx
 from pnpx.metrics import MuFidelity
+from pnpx.metrics.agreement import correlation
 from pnpx.testing import case
 from tests.errors import raises
 
@@ -95,3 +96,17 @@ def test_wrong_parameters():
         MuFidelity(seed=-1)
     with raises(TypeError, "MuFidelity has no parameter 'subsetsize'; the nearest: 'subset_size'"):
         MuFidelity(subsetsize=0.1)
+
+
+def test_a_score_that_is_constant_but_for_rounding_has_0():
+    model, x = network()
+    model, x = model.float(), x.float()
+    noisy = pnpx.FeatureAblation(model, score=lambda output, _: 100 + 3e-5 * output[:, 0])
+    assert noisy.attribute(x).any()  # it goes by steps of 7.6e-6
+    assert MuFidelity().evaluate(noisy, x, None, torch.randn(3, 8)).tolist() == [0, 0, 0]
+
+
+def test_what_varies_little_varies():
+    row = torch.tensor([1, 1 + 1e-4, 1 + 2e-4]).double()
+    torch.testing.assert_close(correlation(row, row), torch.ones(()).double())
+    assert correlation(row, row * 0 + 1) == 0

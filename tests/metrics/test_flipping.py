@@ -5,6 +5,7 @@ from torch import nn
 
 import pnpx
 from pnpx.metrics import AbPC, LeRF, MoRF
+from pnpx.metrics.probabilities import Probabilities
 from tests.errors import raises
 
 
@@ -139,3 +140,82 @@ def test_wrong_parameters():
         MoRF(inference_mode="softmax").evaluate(
             pnpx.Gradient(linear(1, 2), score="regression"), torch.ones(1, 2).double()
         )
+
+
+def test_a_distribution_in_half_precision_is_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 200), nn.Softmax(1)).bfloat16()
+    x = 4 * torch.randn(8, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert ((model(x).double().sum(1) - 1).abs() > 1e-4).any()
+    explainer = pnpx.Gradient(model)
+    plain = MoRF(inference_mode="logits").curve(explainer, x)
+    assert torch.equal(MoRF().curve(explainer, x), plain)
+    assert torch.equal(MoRF().curve(pnpx.Gradient(model, batch_size=3), x), plain)
+
+
+def test_what_the_sample_itself_is_decides_for_all_its_copies():
+    """Whatever a copy of logits, or of probabilities, happens to look like."""
+    model = nn.Identity()  # logits are the input itself
+    x, map_ = doubles([0, 1, 0], [2, -1, 0]), doubles([1, 2, 3], [1, 2, 3])
+    curve = MoRF().curve(pnpx.Gradient(model), x, 1, map_)
+    assert curve[0].tolist() == [1, 1, 0, 0]  # its copies are no distributions
+    torch.testing.assert_close(curve[1, 0], x[1].softmax(0)[1])
+    torch.testing.assert_close(curve[1, 3], doubles(1 / 3)[0])
+    explainer, logits = pnpx.Gradient(model), doubles([2, -1])
+    curve = MoRF(replacement=doubles(0, 1)).curve(explainer, logits, 1, doubles([2, 1]))
+    # Without the first 0, -1; then 0, 1, which looks like a distribution.
+    torch.testing.assert_close(curve, torch.stack([logits, doubles([0, -1]), doubles([0, 1])], 1).softmax(2)[..., 1])
+
+
+def test_one_and_the_other_in_a_batch_that_is_cut():
+    x, map_ = doubles([0, 1, 0], [2, -1, 0], [0.5, 0.5, 0]), doubles([1, 2, 3]).expand(3, 3)
+    whole = MoRF().curve(pnpx.Gradient(nn.Identity()), x, 1, map_)
+    for size in (1, 2, 4, 64):
+        assert torch.equal(MoRF().curve(pnpx.Gradient(nn.Identity(), batch_size=size), x, 1, map_), whole)
+
+
+def test_each_row_of_an_output_is_decided_by_itself():
+    """As of models that tell classes of every step: (batch, steps, classes)."""
+    x = doubles([0, 1, 0, 2, -1, 0])
+    model = nn.Unflatten(1, (2, 3))
+    explainer, map_ = pnpx.Gradient(model), doubles([1, 2, 3, 1, 2, 3])
+    first, second = (MoRF().curve(explainer, x, (step, 1), map_)[0] for step in range(2))
+    assert set(first.tolist()) == {0, 1}
+    assert ((second > 0) & (second < 1)).all()
+
+
+def test_copies_whose_output_has_other_rows():
+    """They are distributions where all rows of their sample were."""
+    normal = torch.tensor([[True, True], [True, False]])[..., None]
+    objective = Probabilities(normal=normal)
+    output = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0)).double()
+    found, soft = objective.read(output), output.softmax(-1)
+    torch.testing.assert_close(found, torch.stack([output[0], soft[1], output[2], soft[3]]))
+
+
+def test_the_curve_of_what_is_not_a_number_is_none():
+    x, map_ = torch.ones(2, 3).double(), doubles([1, 2, 3], [1, torch.nan, 3])
+    for kind in (MoRF, LeRF, AbPC):
+        curve = kind().curve(pnpx.Gradient(linear(1, 2, 3)), x, None, map_)
+        assert curve.isnan().all(1).tolist() == [False, True] and curve[0].isfinite().all()
+
+
+def test_pooled_channels_that_are_the_last_axis_of_an_image():
+    """The weights of pixels are 1, 2, 4 and 3, each spread over two channels."""
+    model = nn.Sequential(nn.Flatten(), linear(1, 0, 0.5, 1.5, 4, 0, 3, 0))
+    explainer = pnpx.GradientXInput(model, reducer="sum", channel_axis=-1)
+    x = torch.ones(1, 2, 2, 2).double()
+    assert explainer.attribute(x).tolist() == [[[1, 2], [4, 3]]]
+    assert AbPC().curve(explainer, x).tolist() == [[0, 3, 4, 3, 0]]  # 10 9 7 4 0, less 10 6 3 1 0
+    assert AbPC().evaluate(explainer, x).tolist() == [2.5]
+
+
+def test_the_mean_of_three_channels_has_a_third_of_it_for_each():
+    class Both(nn.Module):
+        def forward(self, a, b):
+            return a.sum((1, 2))[:, None] + b.sum((1, 2))[:, None]
+
+    inputs = doubles([[[1, 1, 1]]]).reshape(1, 1, 3), doubles([[[2]]]).reshape(1, 1, 1)
+    explainer = pnpx.GradientXInput(Both(), reducer="mean")
+    assert [one.tolist() for one in explainer.attribute(inputs)] == [[[1]], [[2]]]
+    assert MoRF().curve(explainer, inputs).tolist() == [[5, 3, 0]]  # 1 in all for three channels, and 2 for one

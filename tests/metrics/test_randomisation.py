@@ -96,3 +96,12 @@ def test_a_model_that_cannot_be_copied():
         "me); leave this metric out, or make the model one that can be copied",
     ):
         Randomisation().evaluate(pnpx.Gradient(Alone(3, 2)), torch.ones(1, 3))
+
+
+def test_pooled_channels_where_they_are():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(27, 3)).double()
+    x = torch.randn(2, 3, 3, 3).double()
+    for axis in (1, 2, 3):
+        explainer = InputItself(model, reducer="sum", channel_axis=axis)
+        torch.testing.assert_close(Randomisation().evaluate(explainer, x), torch.ones(2).double())

@@ -159,3 +159,48 @@ def test_wrong_parameters():
         Sensitivity(n_iter=0)
     with raises(ValueError, "scale must be one of ('range', 'absolute'), but is 'rang'; the nearest: 'range'"):
         Sensitivity(scale="rang")
+
+
+def test_a_sample_without_a_range_gets_no_noise():
+    x = torch.tensor([[2.0, 2.0, 2.0], [1.0, 2.0, 9.0]]).double()
+    found = Sensitivity().evaluate(pnpx.Gradient(Quadratic(2.0)), x)
+    assert found[0] == 0 and found[1] > 0
+    assert (Sensitivity(scale="absolute").evaluate(pnpx.Gradient(Quadratic(2.0)), x) > 0).all()
+
+
+def test_pooled_channels_where_they_are():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(27, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x = torch.randn(2, 3, 3, 3).double()
+    for axis in (1, 2, 3):
+        explainer = pnpx.GradientXInput(model, reducer="sum", channel_axis=axis)
+        assert Sensitivity(radius=0, n_iter=2).evaluate(explainer, x).tolist() == [0, 0]
+
+
+class Squared(nn.Module):
+    """Half the square of the steps that are no padding: A(x) = x."""
+
+    def forward(self, x, mask):
+        return (x.square().sum(2) * mask).sum(1, keepdim=True) / 2
+
+
+def of_steps(x, mask):
+    explainer = pnpx.Gradient(
+        Squared(), forward_arg_extractor=lambda batch: batch["x"],
+        additional_forward_arg_extractor=lambda batch: batch["mask"], padding_mask_extractor="mask",
+    )
+    return Sensitivity().evaluate(explainer, {"x": x, "mask": mask})
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("filling", [0.0, 99.0])
+def test_a_padded_sample_as_alone(left, filling):
+    """Whatever the padding is made of, and wherever it is: neither the range nor the noise know of it."""
+    x = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0)).double()
+    mask = torch.ones(2, 5, dtype=torch.long)
+    mask[1, slice(0, 2) if left else slice(3, 5)] = 0
+    x[1][mask[1] == 0] = filling
+    alone = x[1:][:, mask[1] == 1]
+    expected = of_steps(alone, torch.ones(1, 3, dtype=torch.long))
+    assert expected > 0
+    torch.testing.assert_close(of_steps(x, mask)[1:], expected)

@@ -69,7 +69,8 @@ def test_each_kind_of_model(tokenizer, make, texts, layer):
     model = make()
     found = recommend_texts(model, tokenizer, texts)
     assert picked(found) == [*GRADIENTS, "FeatureAblation", "Shapley"]
-    assert {one.layer for one in found if one.name in GRADIENTS} == {layer}
+    (place,) = {one.layer for one in found if one.name in GRADIENTS}
+    assert place == layer or (make is t5 and place == "shared#1, shared#2")  # the latter before transformers 5
     assert all(one.layer is None for one in found if one.name in ("FeatureAblation", "Shapley"))
     explains(found, texts)
 
@@ -261,3 +262,23 @@ def test_trying_warns_of_nothing_and_leaves_the_model_as_it_was():
     recommend_texts(model, tokenizer, ["a film of rare beauty . i left after ten minutes . paris is a film of rare"])
     assert model.training and torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite(tokenizer, number):
+    class Edge(torch.autograd.Function):
+        """A model whose scores are numbers, and whose gradients are not."""
+
+        @staticmethod
+        def forward(ctx, logits):
+            return logits.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * number
+
+    model = bert()
+    model.classifier.register_forward_hook(lambda module, args, output: Edge.apply(output))
+    found = recommend_texts(model, tokenizer, TEXTS)
+    assert picked(found) == ["FeatureAblation", "Shapley"]
+    assert why(found, "Gradient") == "it gives numbers that are not finite here"
