@@ -400,8 +400,8 @@ def test_the_background(given, said):
 
 
 def test_a_background_of_other_shape():
-    with raises(ValueError, "the background must be a batch as that explained, of samples of shape (4,), but is of shape "
-                            "(7, 5)"):
+    told = "the background must be a batch as that explained, of samples of shape (4,), but is of shape (7, 5)"
+    with raises(ValueError, told):
         recommend(net(4, 6, 3), normal(3, 4), background=normal(7, 5))
 
 
