@@ -17,7 +17,10 @@ from pnpx.structure import tensors
 from pnpx.testing import available, case
 from pnpx.testing.conduct import fingerprint, require_untouched
 
-pytestmark = pytest.mark.usefixtures("ours_alone")
+pytestmark = [
+    pytest.mark.usefixtures("ours_alone"),
+    pytest.mark.filterwarnings("ignore:what .* steps miss:RuntimeWarning"),
+]
 
 QUICK = {"metrics": ["Complexity"], "progress": False}
 

@@ -795,9 +795,10 @@ def test_a_failing_explainer_does_not_end_the_run(x, monkeypatch):
     def fail(self, inputs, targets=None):
         raise RuntimeError("no luck today")
 
-    made = pnpx.Gradient(linear()), pnpx.SmoothGrad(linear())
+    model = linear()
+    made = pnpx.Gradient(model), pnpx.SmoothGrad(model)
     monkeypatch.setattr(pnpx.Gradient, "explain", fail)
-    report = pnpx.auto_explain(linear(), x, explainers=made, metrics=["Complexity"], progress=False)
+    report = pnpx.auto_explain(model, x, explainers=made, metrics=["Complexity"], progress=False)
     assert report.failures == {"Gradient": "RuntimeError: no luck today"}
     assert list(report.explanations) == ["SmoothGrad"]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pnpx.explainers.coalitions import least_squares, lime_coalitions
-from pnpx.explainers.perturbation import Design, PerturbationExplainer
+from pnpx.explainers.games import Design
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.parameters import Range, require_count, require_seed, tunable
 
 Distance = Literal["cosine", "euclidean"]

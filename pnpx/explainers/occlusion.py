@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pnpx.attributors import Bound
 from pnpx.explainers.covers import Cover, Windows
-from pnpx.explainers.perturbation import Design, PerturbationExplainer
+from pnpx.explainers.games import Design
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.extractors import Call
 
 

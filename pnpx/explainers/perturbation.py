@@ -5,8 +5,7 @@ A `Design` says which groups are kept in which copies of a sample, and what the 
 at layers by `PlaceGame`; for texts that lose words, and with them their length, by a game of their own.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any
 
@@ -18,84 +17,12 @@ from pnpx.baselines import Baseline, baseline_call, require_finite
 from pnpx.explainers.absence import absent_values
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.covers import Cover, Partition
+from pnpx.explainers.games import Design, Game, PlaceGame
 from pnpx.extractors import Call
 from pnpx.masks import Groups, check_groups, numbered
 from pnpx.scores import Aim, Targets
 
-
-class Design(ABC):
-    """Edited copies of a sample with so many groups, and what their scores say of each group."""
-
-    rows: int
-    """How many copies."""
-
-    @abstractmethod
-    def kept(self, start: int, stop: int) -> Tensor:
-        """What these copies keep of each group, (stop - start, groups): bools, or floats from 0, nothing, to 1, all."""
-
-    @abstractmethod
-    def worth(self, scores: Tensor, clean: Tensor) -> Tensor:
-        """What each group is worth, (n, groups), from the ``scores`` of the copies, (n, rows), and of the sample
-        itself, (n,), all in float64 on the CPU."""
-
-
-class Game(ABC):
-    """The scores of copies of samples of which only some groups are kept.
-
-    Attributes:
-        counts: how many groups each sample has.
-        clean: the scores of the samples themselves, (targets, batch).
-    """
-
-    counts: Sequence[int]
-    clean: Tensor
-
-    @property
-    @abstractmethod
-    def copies(self) -> int:
-        """How many copies of each sample may share a pass."""
-
-    @abstractmethod
-    def play(self, kept: Tensor) -> Tensor:
-        """The scores, (targets, copies, batch), of copies that keep ``kept`` of the groups, (copies, batch, groups).
-
-        ``kept`` is of bools or floats, on the CPU; what lies behind the number of groups of a sample is kept.
-        """
-
-
-class PlaceGame(Game):
-    """The game at a place: what is not kept is replaced.
-
-    Args:
-        bound: the place.
-        aim: the scores.
-        cover: the groups.
-        absent: what replaces each tensor, of its shape. Between all and nothing, floats are blended, and what is not
-            float is kept from a half on.
-        batch_size: the most rows in a pass.
-    """
-
-    def __init__(self, bound: Bound, aim: Aim, cover: Cover, absent: Sequence[Tensor], batch_size: int) -> None:
-        self._bound, self._aim, self._cover, self._absent = bound, aim, cover, absent
-        self._rows = batch_size
-        self.counts = cover.counts
-        self.clean = torch.stack(aim.scores(bound.output, 1)).detach()
-
-    @property
-    def copies(self) -> int:
-        return max(1, self._rows // self._bound.batch_size) if self._bound.several else 1
-
-    def play(self, kept: Tensor) -> Tensor:
-        parts = []
-        for value, keep, absent in zip(self._bound.values, self._cover.keeps(kept), self._absent, strict=True):
-            if keep.dtype == torch.bool or not value.tensor.is_floating_point():
-                edited = torch.where(keep >= 0.5 if keep.dtype != torch.bool else keep, value.tensor, absent)
-            else:
-                # Where all is kept there must be the value itself, also where it is infinite.
-                blend = absent + keep.to(absent.dtype) * (value.tensor - absent)
-                edited = torch.where(keep == 1, value.tensor, blend)
-            parts.append(edited.unbind(0))
-        return self._bound.scores(list(zip(*parts, strict=True)), self._aim)
+__all__ = ["Design", "PerturbationExplainer"]
 
 
 @dataclass(frozen=True)
@@ -200,35 +127,23 @@ class PerturbationExplainer(Explainer):
         The scores are those of one design for all samples of as many groups: a sample's result does not depend on the
         others. In float32, or float64 if the scores are.
         """
-        from tqdm.auto import tqdm
-
         designs = {count: self.design(count) for count in sorted(set(game.counts)) if count}
         rows, widest = max((design.rows for design in designs.values()), default=0), max(game.counts, default=0)
         members = {count: [b for b, own in enumerate(game.counts) if own == count] for count in designs}
-        scores: list[Tensor] = []
-        start, limit = 0, rows
-        with tqdm(total=rows, desc=type(self).__name__, unit="copy", leave=False, disable=not self.progress) as bar:
-            while start < rows:
-                stop = min(start + min(game.copies, limit), rows)
-                blocks = {c: d.kept(start, min(stop, d.rows)) for c, d in designs.items() if start < d.rows}
-                # A sample whose design is over takes part as it is.
-                kept = torch.ones(stop - start, len(game.counts), widest, dtype=next(iter(blocks.values())).dtype)
-                for count, block in blocks.items():
-                    kept[: len(block), members[count], :count] = block[:, None]
-                try:
-                    scores.append(game.play(kept).to("cpu", torch.float64))
-                except torch.cuda.OutOfMemoryError:
-                    if stop - start == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    limit = (stop - start) // 2
-                    continue
-                bar.update(stop - start)
-                start = stop
+
+        def kept(start: int, stop: int) -> Tensor:
+            blocks = {c: d.kept(start, min(stop, d.rows)) for c, d in designs.items() if start < d.rows}
+            # A sample whose design is over takes part as it is.
+            whole = torch.ones(stop - start, len(game.counts), widest, dtype=next(iter(blocks.values())).dtype)
+            for count, block in blocks.items():
+                whole[: len(block), members[count], :count] = block[:, None]
+            return whole
+
+        scores = game.played(rows, kept, type(self).__name__, self.progress)
         clean = game.clean.to("cpu", torch.float64)
         worth = torch.zeros(*clean.shape, widest, dtype=torch.float64)
         for count, design in designs.items():
-            own = torch.cat(scores, dim=1)[:, : design.rows, members[count]] if scores else clean[:, :0, None]
+            own = scores[:, : design.rows, members[count]]
             flat = own.transpose(1, 2).reshape(-1, design.rows)
             found = design.worth(flat, clean[:, members[count]].reshape(-1))
             worth[:, members[count], :count] = found.reshape(len(clean), -1, count)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pnpx.explainers.coalitions import every, least_squares, shapley_coalitions
-from pnpx.explainers.perturbation import Design, PerturbationExplainer
+from pnpx.explainers.games import Design
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.parameters import Range, require_count, require_seed, tunable
 
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pnpx.explainers.perturbation import Design, PerturbationExplainer
+from pnpx.explainers.games import Design
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.parameters import Range, require_count, require_seed, tunable
 
 

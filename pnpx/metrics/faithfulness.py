@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pnpx.baselines import Baseline, require_finite
 from pnpx.explainers.base import Explainer
-from pnpx.explainers.perturbation import Game
+from pnpx.explainers.games import Game
 from pnpx.masks import Groups, check_groups
 from pnpx.metrics.base import Metric
 from pnpx.metrics.judge import judged

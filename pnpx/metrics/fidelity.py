@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pnpx.explainers.perturbation import Game
+from pnpx.explainers.games import Game
 from pnpx.metrics.agreement import correlation
 from pnpx.metrics.faithfulness import Faithfulness
 from pnpx.metrics.trial import Trial

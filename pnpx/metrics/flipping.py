@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pnpx.explainers.base import Explainer
-from pnpx.explainers.perturbation import Game
+from pnpx.explainers.games import Game
 from pnpx.metrics.faithfulness import Faithfulness
 from pnpx.metrics.trial import Trial
 from pnpx.parameters import Range, require_count, tunable

@@ -11,8 +11,9 @@ from pnpx.attributors import Bound
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.covers import Cover, Partition
 from pnpx.explainers.cutting import in_pieces
+from pnpx.explainers.games import Game, PlaceGame
 from pnpx.explainers.occlusion import FeatureAblation
-from pnpx.explainers.perturbation import Game, PerturbationExplainer, PlaceGame
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.explainers.pieces import Piece
 from pnpx.extractors import Call
 from pnpx.metrics.maps import channels_of, maps_of

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pnpx.explainers.base import Explainer
 from pnpx.explainers.covers import Cover
+from pnpx.explainers.games import Game
 from pnpx.explainers.occlusion import FeatureAblation
-from pnpx.explainers.perturbation import Game
 from pnpx.metrics.trial import Trial
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pnpx.attributors import Value
 from pnpx.explainers.covers import Cover
-from pnpx.explainers.perturbation import Game
+from pnpx.explainers.games import Game
 
 
 @dataclass(frozen=True)
@@ -73,24 +73,7 @@ class Trial:
             rows: how many copies.
             kept: what some of them keep, (stop - start, batch, groups), from ``start`` and ``stop``.
         """
-        from tqdm.auto import tqdm
-
-        scores = [torch.zeros(len(game.clean), 0, len(game.counts), dtype=torch.float64)]
-        start, limit = 0, rows
-        with tqdm(total=rows, desc=self.name, unit="copy", leave=False, disable=not self.progress) as bar:
-            while start < rows:
-                stop = min(start + min(game.copies, limit), rows)
-                try:
-                    scores.append(game.play(kept(start, stop)).to("cpu", torch.float64))
-                except torch.cuda.OutOfMemoryError:
-                    if stop - start == 1:
-                        raise
-                    torch.cuda.empty_cache()
-                    limit = (stop - start) // 2
-                    continue
-                bar.update(stop - start)
-                start = stop
-        return torch.cat(scores, dim=1)
+        return game.played(rows, kept, self.name, self.progress)
 
 
 def _front(tensor: Tensor, axis: int | None) -> Tensor:

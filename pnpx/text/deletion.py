@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pnpx.attributors import left_as_found
-from pnpx.explainers.perturbation import Game, PerturbationExplainer
+from pnpx.explainers.games import Game
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.explainers.record import predicted
 from pnpx.scores import Objective
 from pnpx.text.batching import padded

@@ -7,7 +7,8 @@ from torch import nn
 
 import pnpx
 from pnpx.baselines import Token
-from pnpx.explainers.perturbation import Game, PerturbationExplainer
+from pnpx.explainers.games import Game
+from pnpx.explainers.perturbation import PerturbationExplainer
 from tests.errors import raises
 
 KINDS = [kind for kind in pnpx.all_explainers().values() if issubclass(kind, PerturbationExplainer)]

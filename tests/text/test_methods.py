@@ -5,7 +5,8 @@ import torch
 
 import pnpx
 from pnpx.explainers import GradientExplainer, Point
-from pnpx.explainers.perturbation import Design, PerturbationExplainer
+from pnpx.explainers.games import Design
+from pnpx.explainers.perturbation import PerturbationExplainer
 from pnpx.statistics import Mean, MeanSquare
 from pnpx.text import TextExplainer
 from tests.text.tiny import WORDS, bert, gpt2, ids_of
