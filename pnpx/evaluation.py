@@ -10,6 +10,7 @@ from pnpx.atomic import write_whole
 from pnpx.fingerprint import of_metric
 from pnpx.metrics import Metric
 from pnpx.store import Record, Store
+from pnpx.subjects import one_line
 from pnpx.tasks import Task
 
 Values = Mapping[int, Sequence[float]]
@@ -17,7 +18,7 @@ Values = Mapping[int, Sequence[float]]
 
 _OF, _VALUES = "explanation", "values"
 _TRIES = 3
-"""Where a metric judges none of so many explanations, one by one, the others are not tried."""
+"""Where a metric fails alike for the first so many explanations, one by one, the others are not tried."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,13 @@ def _judged(task: Task, metric: Metric, explanations: Mapping[int, Record]) -> t
     except Exception as error:  # whatever it is, the other metrics go on, and the report says it
         first = error
     found: dict[int, Sequence[float]] = {}
-    for tried, (index, one) in enumerate(explanations.items() if len(explanations) > 1 else ()):
-        if tried == _TRIES and not found:
+    said: list[str] = []
+    for index, one in explanations.items() if len(explanations) > 1 else ():
+        if not found and len(said) == _TRIES and len(set(said)) == 1:
             break  # it fails for all alike
         try:
             found |= task.evaluate(metric, {index: one})
         except Exception as error:
             first = error
+            said.append(one_line(error))
     return found, first

@@ -31,6 +31,8 @@ def suited(metric: Metric, removal: Mapping[str, Any], at_inputs: bool) -> Metri
     >>> from pnpx.metrics import AbPC
     >>> [suited(one, {"groups": 3}, at_inputs=True).groups for one in (AbPC(), AbPC(groups=2))]
     [3, 2]
+    >>> print(suited(AbPC(), {"groups": 3, "baseline": 1}, at_inputs=False))
+    AbPC(groups=None, baseline=1, replacement=None, inference_mode=None, n_steps=10)
     """
     if not isinstance(metric, Faithfulness) or metric.replacement is not None:
         return metric

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pnpx
 from pnpx import zoo
+from pnpx.auto.given import texts_of
 from pnpx.metrics import AbPC, Complexity, MuFidelity
 from pnpx.structure import tensors
 from pnpx.testing import available, case
@@ -258,14 +259,16 @@ def test_labels_by_a_callable():
 
 @pytest.mark.parametrize(("data", "given", "error", "message"), [
     ([X[:4], X[4:8]], {}, TypeError, "its last part is like the first; give batches by a DataLoader or an iterator"),
-    ([(X, Y), (X, Y)], {}, TypeError, "its last part is like the first; give batches by a DataLoader or an iterator"),
-    (X, {"label_extractor": lambda batch: Y[:3]}, ValueError, "label_extractor must take a label for each of the 10"),
+    ([(X, Y), (X, Y)], {}, TypeError, "this one holds 2 of type tuple; give batches by a DataLoader or an iterator"),
+    (X, {"label_extractor": lambda batch: Y[:3]}, ValueError, "there must be a label for each of the 10 samples, but "),
+    ((X, Y[:3]), {}, ValueError, "for each of the 10 samples, but label_extractor=1 takes 3 of them; by default"),
+    ([{"input": X}], {}, TypeError, "a list is one batch, .* but this one holds 1 of type dict; give batches by"),
     (X, {"background": "x"}, ValueError, r"a batch as that explained, of samples of shape \(6,\), but is a str"),
     (X, {"background": torch.zeros(4, 5)}, ValueError, r"of samples of shape \(6,\), but is of shape \(4, 5\)"),
     (X, {"explainers": [3]}, TypeError, "explainers must be names, or each an explainer, .* but one is a int"),
     (X, {"explainers": [pnpx.Gradient(small())]}, ValueError, "must be made for the model that is explained, but Grad"),
     (X, {"tokenizer": "bert"}, TypeError, "tokenizer must be a tokenizer of transformers, .* but is 'bert'"),
-], ids=range(8))
+], ids=range(10))
 def test_what_is_given_wrong(data, given, error, message):
     with pytest.raises(error, match=message):
         pnpx.auto_explain(small(), data, **{**QUICK, **given})
@@ -389,3 +392,30 @@ def test_texts_as_they_come():
         pnpx.auto_explain(model, texts, **{**given, "explainers": [pnpx.Gradient(model)]})
     with pytest.raises(TypeError, match="Sensitivity does not judge explanations of texts; leave it out"):
         pnpx.auto_explain(model, texts, **{**given, "metrics": ["Sensitivity"]})
+
+
+PAIRS = [("A film of rare beauty.", "It is good."), ("I left.", "It is bad.")]
+
+
+@pytest.mark.parametrize("data", [DataLoader(PAIRS, batch_size=2), DataLoader(PAIRS, batch_size=2, collate_fn=list),
+                                  DataLoader(PAIRS, batch_size=None)], ids=["collated", "listed", "single"])
+def test_what_may_be_pairs_or_labels_is_asked_for(data):
+    with pytest.raises(TypeError, match="give a list of the texts, or of the pairs"):
+        texts_of(data)
+
+
+def test_pairs_in_a_list():
+    assert texts_of(PAIRS) == texts_of(iter(PAIRS)) == PAIRS and texts_of(PAIRS[0]) == [PAIRS[0]]
+    assert texts_of([["A", "film"], "Dreadful."]) == [["A", "film"], "Dreadful."]
+
+
+def test_groups_of_the_inputs_are_not_those_of_layers():
+    """A long series is explained by windows; what a layer makes of it has no such windows."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(260, 6), nn.Tanh(), nn.Linear(6, 2))
+    series = torch.randn(2, 130, 2)
+    found = pnpx.auto_explain(model, series, explainers=["Occlusion", pnpx.Gradient(model, layer="1")],
+                              metrics=["MuFidelity"], modality="series", progress=False)
+    assert found.failures == {}
+    expected = MuFidelity().evaluate(pnpx.Gradient(model, layer="1"), series)
+    torch.testing.assert_close(found.scores["Gradient"]["MuFidelity"], expected)

@@ -324,3 +324,17 @@ def test_windows_of_series_are_taken_away_as_they_are_explained(space):
     assert task.suited(work.metrics["MuFidelity"]).groups == 3 and work.metrics["MuFidelity"].groups is None
     assert run(work, quiet=True).failures == []
     assert all(row["value"] > 0.99 for row in rows(space))
+
+
+def test_samples_that_fail_each_in_its_way_take_no_others_along(space, monkeypatch):
+    evaluate, inputs = AbPC.evaluate, zoo.data("breast_cancer").inputs
+
+    def picky(self, explainer, given, *more):
+        wrong = [index for index in range(4) if (given == inputs[index]).all(1).any()]
+        if wrong:
+            raise RuntimeError(f"not number {wrong[0]}")
+        return evaluate(self, explainer, given, *more)
+
+    monkeypatch.setattr(AbPC, "evaluate", picky)
+    space.run("data.indices=[0,1,2,3,4,5]")
+    assert {row["sample"] for row in rows(space) if row["metric"] == "AbPC"} == {4, 5}

@@ -16,6 +16,11 @@ from pnpx.structure import is_container
 def batches_of(data: Any) -> Iterator[Any]:
     """The batches of a loader or an iterator, or of an object of another kind that gives some; or ``data``, if it is
     one."""
+    if type(data) is list and data and all(isinstance(part, (tuple, Mapping)) for part in data):
+        raise TypeError(
+            f"a list is one batch, whose parts are tensors, but this one holds {len(data)} of type "
+            f"{type(data[0]).__name__}; give batches by a DataLoader or an iterator, as iter(batches)"
+        )
     if isinstance(data, (DataLoader, Iterator)):
         yield from data
     elif hasattr(data, "__iter__") and not isinstance(data, (Tensor, np.ndarray, PackedSequence, str)):
@@ -56,9 +61,10 @@ def labels_of(batch: Any, extractor: Any, size: int) -> list[Any] | None:
     if found is None:
         return None
     if not isinstance(found, (Tensor, np.ndarray, list, tuple)) or len(found) != size:
+        count = f"{len(found)} of them" if hasattr(found, "__len__") else f"a {type(found).__name__}"
         raise ValueError(
-            f"label_extractor must take a label for each of the {size} samples, but {extractor!r} took "
-            f"{f'{len(found)} of them' if hasattr(found, '__len__') else f'a {type(found).__name__}'}"
+            f"there must be a label for each of the {size} samples, but label_extractor={extractor!r} takes {count}; "
+            "by default labels are what a batch has beyond what the model requires"
         )
     return list(found)
 
@@ -77,10 +83,10 @@ def label_in_words(label: Any, class_names: Sequence[str] | None) -> str | None:
 
 
 def texts_of(data: Any) -> list[Any]:
-    """The texts, and pairs of them, in a list, a loader or an iterator, of which each may be a batch of them.
+    """The texts, or pairs of them, in a list or an iterator; or the texts of a loader, or an iterator, batch by batch.
 
     Raises:
-        TypeError: there is something else.
+        TypeError: there is something else, or a batch of several lists of text: pairs, or texts and labels.
     """
     if isinstance(data, str) or (isinstance(data, tuple) and all(isinstance(one, str) for one in data)):
         return [data]
@@ -90,14 +96,25 @@ def texts_of(data: Any) -> list[Any]:
             "of it, as data['text']"
         )
     loaded = isinstance(data, (DataLoader, Iterator))
+    by_sample = isinstance(data, DataLoader) and data.batch_size is None and data.batch_sampler is None
     found: list[Any] = []
     for one in data:
-        if loaded and isinstance(one, (tuple, list)) and one and isinstance(one[0], (tuple, list)):
-            one = list(one[0])  # a batch of texts, and their labels
-        if isinstance(one, str) or (isinstance(one, tuple) and len(one) == 2 and all(isinstance(x, str) for x in one)):
+        if isinstance(one, str) or (_are_texts(one, tuple) and len(one) == 2 and not by_sample):
             found.append(one)
-        elif isinstance(one, list) and all(isinstance(text, str) for text in one):
+        elif _are_texts(one, list) and not by_sample:
             found += one if loaded else [one]  # a list of words is a text, where it is no batch of a loader
+        elif loaded and isinstance(one, (tuple, list)) and len(one) == 2 and _are_texts(one[0], (tuple, list)) \
+                and not _are_texts(one[1], (tuple, list)):
+            found += one[0]  # with their labels
         else:
-            raise TypeError(f"texts must be text, or pairs of them, but one is a {type(one).__name__}: {one!r:.60}")
+            what = "one" if isinstance(one, str) or not loaded else "a batch"
+            raise TypeError(
+                f"texts must be text, or pairs of them in a list, but {what} is {one!r:.80}; give a list of the texts, "
+                "or of the pairs"
+            )
     return found
+
+
+def _are_texts(value: Any, kinds: Any) -> bool:
+    """Whether ``value`` is a sequence of one of the ``kinds`` that holds text, and nothing else."""
+    return isinstance(value, kinds) and bool(value) and all(isinstance(one, str) for one in value)

@@ -121,7 +121,8 @@ class AutoReport:
         for name, records in self.explanations.items():
             for index, record in enumerate(records):
                 store.save(f"{name}/{index:04d}", record, "")
-        write_scores(place / "scores.parquet", self._rows())
+        if self.rankings[0][2].metrics:
+            write_scores(place / "scores.parquet", self._rows())
         return self._page(place, place / "report.html", now or datetime.now())
 
     def to_html(self, path: str | os.PathLike[str], now: datetime | None = None) -> Path:
