@@ -11,7 +11,8 @@ In a test suite each property is a test of its own::
 """
 
 from pnpx.testing.case import Case
-from pnpx.testing.check import EVERY_MODEL, EVERY_PLACE, ONE_MODEL, Examination, check_explainer, examinations
+from pnpx.testing.check import EVERY_MODEL, EVERY_PLACE, ONE_MODEL, check_explainer, examinations
+from pnpx.testing.examination import Examination
 from pnpx.testing.models import MODELS, available, case
 from pnpx.testing.reference import Reference
 

@@ -1,7 +1,6 @@
 """Which properties are examined on which models, and at which places of them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -9,9 +8,8 @@ from pnpx.attributors.places import Layer
 from pnpx.explainers.base import Explainer
 from pnpx.testing import conduct, numbers, parameters
 from pnpx.testing.case import Case
+from pnpx.testing.examination import Examination, Property, run_all
 from pnpx.testing.models import available, case
-
-Property = Callable[[type[Explainer], Case, Layer], None]
 
 EVERY_PLACE: tuple[Property, ...] = (
     numbers.mirrors_what_is_explained,
@@ -52,28 +50,6 @@ ONE_MODEL: Mapping[Property, tuple[str, Layer]] = {
     parameters.reducers_pool_the_channels: ("conv", "block"),
 }
 """Properties examined on one model, at one place."""
-
-
-@dataclass(frozen=True)
-class Examination:
-    """One property of one kind of explainer, on one model, at one place."""
-
-    kind: type[Explainer]
-    holds: Property
-    model: str
-    layer: Layer = None
-
-    def __str__(self) -> str:
-        place = "inputs" if self.layer is None else self.layer if isinstance(self.layer, str) else "+".join(self.layer)  # type: ignore[arg-type]
-        return f"{self.kind.__name__}-{self.holds.__name__}-{self.model}-{place}"
-
-    def run(self) -> None:
-        """Examine it.
-
-        Raises:
-            AssertionError: the property does not hold.
-        """
-        self.holds(self.kind, case(self.model), self.layer)
 
 
 def applies(holds: Property, made: Case, layer: Layer) -> bool:
@@ -138,8 +114,4 @@ def check_explainer(kind: type[Explainer], models: Sequence[str] | None = None, 
     >>> from pnpx import Gradient
     >>> check_explainer(Gradient, models=["linear"])
     """
-    for examination in examinations(kind, models, thorough):
-        try:
-            examination.run()
-        except Exception as error:
-            raise AssertionError(f"{examination}: {error}") from error
+    run_all(examinations(kind, models, thorough))

@@ -10,17 +10,13 @@ In a test suite each property is a test of its own::
         examination.run()
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from pnpx.attributors.places import Layer
 from pnpx.metrics.base import Metric
 from pnpx.metrics.faithfulness import Faithfulness
 from pnpx.testing import judgement
-from pnpx.testing.case import Case
+from pnpx.testing.examination import Examination, Property, run_all
 from pnpx.testing.models import available, case
-
-Property = Callable[[type[Metric], Case, Layer], None]
 
 EVERY_PLACE: tuple[Property, ...] = (
     judgement.gives_a_number_a_sample,
@@ -41,31 +37,9 @@ ONE_MODEL: tuple[Property, ...] = (
 """Properties examined at the inputs of a linear model; the first only of metrics of faithfulness."""
 
 
-@dataclass(frozen=True)
-class MetricExamination:
-    """One property of one kind of metric, on one model, at one place."""
-
-    kind: type[Metric]
-    holds: Property
-    model: str
-    layer: Layer = None
-
-    def __str__(self) -> str:
-        place = "inputs" if self.layer is None else self.layer if isinstance(self.layer, str) else "+".join(self.layer)  # type: ignore[arg-type]
-        return f"{self.kind.__name__}-{self.holds.__name__}-{self.model}-{place}"
-
-    def run(self) -> None:
-        """Examine it.
-
-        Raises:
-            AssertionError: the property does not hold.
-        """
-        self.holds(self.kind, case(self.model), self.layer)
-
-
 def metric_examinations(
     kind: type[Metric], models: Sequence[str] | None = None, thorough: bool = True
-) -> list[MetricExamination]:
+) -> list[Examination]:
     """All that is to be examined about ``kind``, for parametrising a test.
 
     Args:
@@ -74,7 +48,7 @@ def metric_examinations(
         thorough: examine every place of a model. Otherwise one place, not the same for each property and each model.
     """
     names = available() if models is None else models
-    found: list[MetricExamination] = []
+    found: list[Examination] = []
     turn = sum(map(ord, kind.__name__))
     for name in names:
         layers = case(name).layers
@@ -82,10 +56,10 @@ def metric_examinations(
             layers = layers if case(name).layers[0] is None else ()
         for number, holds in enumerate(EVERY_PLACE if layers else ()):
             for layer in layers if thorough else [layers[(turn + number) % len(layers)]]:
-                found.append(MetricExamination(kind, holds, name, layer))
+                found.append(Examination(kind, holds, name, layer))
     if "linear" in names:
         some = ONE_MODEL if issubclass(kind, Faithfulness) else ONE_MODEL[1:]
-        found += [MetricExamination(kind, holds, "linear") for holds in some]
+        found += [Examination(kind, holds, "linear") for holds in some]
     return found
 
 
@@ -95,8 +69,4 @@ def check_metric(kind: type[Metric], models: Sequence[str] | None = None, thorou
     Raises:
         AssertionError: it has not; the message says which, on which model, and where.
     """
-    for examination in metric_examinations(kind, models, thorough):
-        try:
-            examination.run()
-        except Exception as error:
-            raise AssertionError(f"{examination}: {error}") from error
+    run_all(metric_examinations(kind, models, thorough))
