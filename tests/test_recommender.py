@@ -725,3 +725,19 @@ def test_of_a_constant_in_half_precision_nothing_is_picked(value):
             return torch.full((len(x), 3), value, dtype=x.dtype) + 0 * x[:, :1]
 
     assert picked(recommend(Constant(), normal(3, 4).bfloat16())) == []
+
+
+def test_what_is_wrong_of_token_ids_is_told_and_not_that_they_are_integers():
+    """A model that says something of each token: which of it is explained must be said."""
+    transformers = pytest.importorskip("transformers", reason="it has the model; pip install transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=16, eos_token_id=1,
+                                     bos_token_id=1)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    batch = {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]])}
+    found = recommend(model, batch)
+    assert not picked(found)
+    assert why(found, "Gradient").startswith("targets=None needs one predicted class")
+    found = recommend(model, batch, (2, 7))
+    assert "SmoothGrad" in picked(found)
+    assert next(one.layer for one in found if one.name == "Gradient") == "transformer.wte"

@@ -77,7 +77,7 @@ def _forms(trial: Trial, given: Any) -> list[Any]:
     """What may be meant: what the model would be given of a batch, or that itself."""
     try:
         return [trial.call(given).forward, given]
-    except Exception:
+    except (TypeError, ValueError, LookupError):  # no batch for the extractors: bare tensors, or what is refused below
         return [given]
 
 

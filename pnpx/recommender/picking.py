@@ -161,8 +161,8 @@ class _Recommender:
         if tokens:
             found = _embeddings(trial)
             baseline = next((one.padding for one in found if one.padding is not None), baseline)
-            if layer is None:
-                layer = next((one.layer for one in found if _runs(trial, one.layer)), None)
+            if layer is None and found:  # where none of them serves, what is wrong there is the reason that is told
+                layer = next((one.layer for one in found if _runs(trial, one.layer)), found[0].layer)
         # At a layer groups are those of what it gives.
         unit = modality.unit if trial.shared.get("layer") is None else "groups of elements"
         zero = layer is None
@@ -174,7 +174,7 @@ class _Recommender:
     def _groups(self) -> int | None:
         try:
             return self.trial.groups(FeatureAblation(self.trial.model, **self._common(FeatureAblation)))
-        except Exception:
+        except Exception:  # of any kind, by the model: it is said of each explainer that takes groups away
             return None
 
     def all(self) -> list[Recommendation]:
@@ -261,13 +261,14 @@ def _embeddings(trial: Trial) -> list[Embedded]:
     """Where the ids become vectors; none where the model fails, which it will say of each explainer."""
     try:
         return embeddings_of(trial.model, trial.call(trial.few()[0]))
-    except Exception:
+    except Exception:  # of any kind, by the model
         return []
 
 
 def _runs(trial: Trial, layer: Any) -> bool:
+    """Whether a gradient can be taken there."""
     try:
         trial.quick(Gradient(trial.model, **{**trial.shared, "layer": layer}))
-    except Exception:
+    except Exception:  # of any kind: another place may serve
         return False
     return True

@@ -108,7 +108,7 @@ class Trial:
         try:
             inputs, _ = self.few()
             return self._counted(explainer, self.call(inputs))
-        except Exception:
+        except Exception:  # as for `quick`; what is wrong with the whole batch as well, is raised
             return self._counted(explainer, self.call(self.inputs))
 
     def linear(self, layer: Any, at_inputs: bool) -> bool:

@@ -128,7 +128,7 @@ def test_a_segmentation_and_a_regression(metric):
 
 @pytest.mark.parametrize("metric", [MoRF(), MuFidelity(n_iter=5), Complexity(), Randomisation()], ids=named)
 def test_explainers_without_gradients_on_token_ids(metric):
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="BERT is read here; pip install transformers")
     given = case("bert_sdpa")
     for kind in (pnpx.Occlusion, pnpx.KernelShap):
         found = metric.evaluate(kind(given.model, **given.parameters), given.batch, given.targets)

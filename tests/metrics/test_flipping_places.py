@@ -119,7 +119,7 @@ def test_a_layer_that_returns_nested_tuples():
 
 def test_token_ids_and_embeddings_of_a_padded_batch():
     """Padding is in no group: a shorter text has fewer steps, and NaN behind its curve."""
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="BERT is read here; pip install transformers")
     given = case("bert_eager")
     lengths = given.steps.sum(1).tolist()
     assert lengths == [5, 7, 2]
