@@ -48,10 +48,10 @@ class Checker(SubjectChecker):
             if parameters is not None:
                 chosen.append((index, choice, parameters))
         for subject in subjects:
-            explainer_names = Names()
+            explainer_names, removal = Names(), self.removal(subject)
             for index, choice, parameters in chosen:
                 if choice.name == AUTO:
-                    yield from self.recommended_tasks(index, choice, subject, explainer_names)
+                    yield from self.recommended_tasks(index, choice, subject, explainer_names, removal)
                     continue
                 folder, layer_names = explainer_names.new(choice.name), Names()
                 make = self.maker(index, choice, parameters, subject)
@@ -62,17 +62,22 @@ class Checker(SubjectChecker):
                     if self.works(index, choice, subject, keys, make, layer):
                         explainer = make(layer, ())
                         where = f"{subject.folder}/{folder}/{place}"
-                        yield TensorTask(subject, explainer, parameters, layer, where, self.removal(subject))
+                        yield TensorTask(subject, explainer, parameters, layer, where, removal)
 
     def recommended_tasks(
-        self, index: int, choice: ExplainerChoice, subject: Subject, explainer_names: Names
+        self,
+        index: int,
+        choice: ExplainerChoice,
+        subject: Subject,
+        explainer_names: Names,
+        removal: Mapping[str, Any],
     ) -> Iterator[Task]:
         """Each explainer that is recommended at each place of a model, but those that the configuration names."""
         named = {other.name for other in self.settings.explainers}
         folders: dict[str, tuple[str, Names]] = {}
         for keys, layer in self.layers(index, choice, subject.module, subject.name):
             found = self.recommended(subject, layer) if subject.indices else []
-            removal = removal_of(found) or self.removal(subject)
+            suits = {**removal, **removal_of(found)}
             self.recommendations.setdefault(subject.name, []).append((layer, found))
             if subject.indices and not any(one.picked for one in found):
                 reasons = dict.fromkeys(one.reason for one in found)
@@ -85,7 +90,7 @@ class Checker(SubjectChecker):
                 folder, layer_names = folders[one.name]
                 place = layer_names.new("inputs" if one.layer is None else one.layer)
                 said = {name: as_plain(value) for name, value in one.parameters.items()}
-                yield TensorTask(subject, one.explainer, said, one.layer, f"{subject.folder}/{folder}/{place}", removal)
+                yield TensorTask(subject, one.explainer, said, one.layer, f"{subject.folder}/{folder}/{place}", suits)
 
     def removal(self, subject: Subject) -> Mapping[str, Any]:
         """What metrics take away of the samples of a model, where they do not say it themselves."""

@@ -5,16 +5,11 @@ from dataclasses import fields
 from typing import Any
 
 from pnpx.faults import faults, in_words
-from pnpx.metrics import Metric, all_metrics
+from pnpx.metrics import SUITED, Metric, all_metrics
 from pnpx.schema import AUTO, MetricChoice, Settings
 from pnpx.store import Names
 from pnpx.suggest import nearest
 from pnpx.yamltree import KeyPath
-
-SUITED = ("AbPC", "MuFidelity", "Complexity")
-"""The metrics that ``"auto"`` stands for: is what counts found, where it is removed in its order, and at random, and is
-the explanation short. They judge whatever is explained, in some 170 forward passes a sample; Sensitivity and
-Randomisation explain anew, ten times and once."""
 
 Note = Callable[[KeyPath, object], None]
 

@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pnpx.suggest import nearest
 
@@ -154,3 +155,23 @@ def rank(explainers: Sequence[str], values: Iterable[Value], metrics: Mapping[st
     ordered = sorted(explainers, key=lambda explainer: ranks.get(explainer, len(explainers) + 1))
     rows = [Row(explainer, ranks.get(explainer), means[explainer]) for explainer in ordered]
     return Ranking(dict(metrics), by, rows, counts)
+
+
+Place: TypeAlias = tuple[str | None, str]
+"""Where an explainer explains, None: at the inputs; and what has a score there, such as "word", if that may differ."""
+
+
+def rank_places(
+    places: Mapping[Place, Sequence[str]], values: Mapping[Place, Sequence[Value]], metrics: Mapping[str, bool], by: str
+) -> list[tuple[str | None, str, Ranking]]:
+    """The explainers of each place, ranked. Where all have the same units, these are not named; see `rank` and
+    `unranked`, which is for no ``metrics``."""
+    several = len({units for _, units in places}) > 1
+    return [
+        (
+            layer,
+            units if several else "",
+            rank(names, values.get((layer, units), []), metrics, by) if metrics else unranked(names),
+        )
+        for (layer, units), names in places.items()
+    ]

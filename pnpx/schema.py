@@ -212,7 +212,7 @@ class Settings(_Strict):
     texts.
 
     ``"auto"`` among ``explainers`` stands for those that `pnpx.recommender` recommends for each model, and among
-    ``metrics`` for those of `pnpx.metricplan.SUITED`. Without ``explainers`` it is as if ``"auto"`` were there, and
+    ``metrics`` for those of `pnpx.metrics.SUITED`. Without ``explainers`` it is as if ``"auto"`` were there, and
     where it is, without ``metrics`` as well. The explainers of a place are ranked by the metric ``rank_by``, by default
     the first.
 

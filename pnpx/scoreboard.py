@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pnpx.evaluation import Values
 from pnpx.plan import Plan
-from pnpx.ranking import Ranking, Value, rank
+from pnpx.ranking import Place, Ranking, Value, rank_places
 from pnpx.store import Record
 from pnpx.subjects import Subject
 from pnpx.tables import ScoreRow
@@ -18,7 +18,7 @@ class Scoreboard:
 
     plan: Plan
     rows: list[ScoreRow] = field(default_factory=list)
-    values: dict[tuple[Subject, str | None, str], list[Value]] = field(default_factory=dict)
+    values: dict[Subject, dict[Place, list[Value]]] = field(default_factory=dict)
 
     def note(self, task: Task, explanations: Mapping[int, Record], judged: Mapping[str, Values]) -> None:
         """Take in what metrics, by name, say of some explanations of a task."""
@@ -26,7 +26,8 @@ class Scoreboard:
             for index, of_targets in values.items():
                 for target, value in enumerate(of_targets):
                     found = Value(task.label, metric, index, target, value)
-                    self.values.setdefault((task.subject, task.layer, task.units), []).append(found)
+                    values_of_model = self.values.setdefault(task.subject, {})
+                    values_of_model.setdefault((task.layer, task.units), []).append(found)
                     self.rows.append(
                         ScoreRow(
                             model=task.subject.name,
@@ -44,21 +45,13 @@ class Scoreboard:
 
     def rankings(self, subject: Subject) -> list[tuple[str | None, str, Ranking]]:
         """The explainers of each place of a model, and of each kind of units there, ranked; none where nothing judges
-        them. Where all have the same units, they are not named."""
+        them."""
         metrics = {name: metric.higher_is_better for name, metric in self.plan.metrics.items()}
         if not metrics:
             return []
         by = self.plan.settings.rank_by or next(iter(metrics))
-        places: dict[tuple[str | None, str], list[str]] = {}
+        places: dict[Place, list[str]] = {}
         for task in self.plan.tasks:
             if task.subject is subject:
                 places.setdefault((task.layer, task.units), []).append(task.label)
-        several = len({units for _, units in places}) > 1
-        return [
-            (
-                layer,
-                units if several else "",
-                rank(explainers, self.values.get((subject, layer, units), []), metrics, by),
-            )
-            for (layer, units), explainers in places.items()
-        ]
+        return rank_places(places, self.values.get(subject, {}), metrics, by)

@@ -11,10 +11,9 @@ from pnpx.auto.report import AutoReport
 from pnpx.detector import detect
 from pnpx.explainers import Explainer
 from pnpx.extractors import Extractor
-from pnpx.metricplan import SUITED
-from pnpx.metrics import Metric, all_metrics
+from pnpx.metrics import SUITED, Metric, all_metrics
 from pnpx.parameters import require_count
-from pnpx.ranking import Ranking, Value, rank, unranked
+from pnpx.ranking import Place, Ranking, Value, rank_places
 from pnpx.recommender import Recommendation
 from pnpx.removal import removal_of, suited
 from pnpx.schema import AUTO
@@ -240,20 +239,15 @@ def _rankings(
     job: Job, explainers: Mapping[str, Any], scores: Scores, metrics: Mapping[str, Metric], by: str | None
 ) -> list[tuple[str | None, str, Ranking]]:
     """The explainers ranked, by where they explain, and by the units that have a score there."""
-    up = {name: metric.higher_is_better for name, metric in metrics.items()}
-    places: dict[tuple[str | None, str], list[str]] = {}
+    places: dict[Place, list[str]] = {}
+    values: dict[Place, list[Value]] = {}
     for name, explainer in explainers.items():
-        places.setdefault(job.place(explainer), []).append(name)
-    several = len({units for _, units in places}) > 1
-    found = []
-    for (layer, units), names in places.items():
-        values = [
+        place = job.place(explainer)
+        places.setdefault(place, []).append(name)
+        values.setdefault(place, []).extend(
             Value(name, metric, sample, target, value)
-            for name in names
             for metric, of_samples in scores[name].items()
             for sample, of_targets in enumerate(of_samples)
             for target, value in enumerate(of_targets.reshape(-1).tolist())
-        ]
-        ranking = rank(names, values, up, by) if by is not None else unranked(names)
-        found.append((layer, units if several else "", ranking))
-    return found
+        )
+    return rank_places(places, values, {name: metric.higher_is_better for name, metric in metrics.items()}, by or "")

@@ -23,6 +23,7 @@ from pnpx.metrics.sensitivity import Sensitivity
 from pnpx.metrics.sparseness import Sparseness
 
 __all__ = [
+    "SUITED",
     "AbPC",
     "Complexity",
     "LeRF",
@@ -34,6 +35,11 @@ __all__ = [
     "Sparseness",
     "all_metrics",
 ]
+
+SUITED = ("AbPC", "MuFidelity", "Complexity")
+"""The metrics that ``"auto"`` stands for: is what counts found, where it is removed in its order, and at random, and is
+the explanation short. They judge whatever is explained, in some 170 forward passes a sample; Sensitivity and
+Randomisation explain anew, ten times and once."""
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
