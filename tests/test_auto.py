@@ -398,7 +398,9 @@ PAIRS = [("A film of rare beauty.", "It is good."), ("I left.", "It is bad.")]
 
 
 @pytest.mark.parametrize("data", [DataLoader(PAIRS, batch_size=2), DataLoader(PAIRS, batch_size=2, collate_fn=list),
-                                  DataLoader(PAIRS, batch_size=None)], ids=["collated", "listed", "single"])
+                                  DataLoader(PAIRS, batch_size=None),
+                                  DataLoader(PAIRS, batch_size=None, collate_fn=tuple)],
+                         ids=["collated", "listed", "single", "tuples"])
 def test_what_may_be_pairs_or_labels_is_asked_for(data):
     with pytest.raises(TypeError, match="give a list of the texts, or of the pairs"):
         texts_of(data)

@@ -338,3 +338,27 @@ def test_samples_that_fail_each_in_its_way_take_no_others_along(space, monkeypat
     monkeypatch.setattr(AbPC, "evaluate", picky)
     space.run("data.indices=[0,1,2,3,4,5]")
     assert {row["sample"] for row in rows(space) if row["metric"] == "AbPC"} == {4, 5}
+
+
+def test_recommended_explainers_are_judged_with_the_token_that_pads(space):
+    (space.config.parent / "tokens.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table, self.head = nn.Embedding(9, 4, padding_idx=1), nn.Linear(4, 3)\n"
+        "    def forward(self, ids):\n"
+        "        return self.head(self.table(ids).tanh().sum(1))\n"
+        "def net():\n"
+        "    torch.manual_seed(0)\n"
+        "    return Net()\n"
+        "def data(split):\n"
+        "    return torch.tensor([[2, 3, 4, 5], [6, 7, 8, 2]]), torch.tensor([0, 1])\n")
+    space.config.write_text(
+        "model: {factory: 'tokens:net'}\ndata: {factory: 'tokens:data'}\nexplainers: auto\n"
+        f"metrics: [MuFidelity]\noutput: {space.folder}\n")
+    work = plan(space.config, allow_code=True)
+    assert {task.suited(work.metrics["MuFidelity"]).baseline for task in work.tasks} == {1}
+    assert {task.layer for task in work.tasks} == {None, "table"}
+    assert run(work, quiet=True).failures == []
